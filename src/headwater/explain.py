@@ -1,0 +1,453 @@
+"""``hw.explain``: one call from a model and an input to an explanation."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater import methods, target as targets
+from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
+from headwater.explanation import Explanation, leaves
+from headwater.propagate import ledger as ledgers, soundness
+from headwater.propagate.captures import Captures
+from headwater.propagate.composites import Composite, preset
+from headwater.propagate.engine import Entry, Propagation
+from headwater.propagate.plan import Plan, plan_calls
+from headwater.propagate.rules import Box, WSquare, ZPlus, own_range
+from headwater.propagate.tags import product
+
+
+def explain(
+    model: Callable[..., Any],
+    x: Any,
+    target: Any = None,
+    method: str = "lrp",
+    composite: Composite | str | None = None,
+    bounds: Any = None,
+    ledger: bool = False,
+    layers: Sequence[str] = (),
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    differentiable: bool = False,
+    allow_training: bool = False,
+    squared: bool = False,
+) -> Explanation:
+    """Explain which parts of an input carried a decision.
+
+    Without more arguments this is LRP for the predicted class with one recipe that serves convolutional, recurrent and
+    transformer models: γ = 0.25 for convolutions, ε = 1e-6 for every other affine operator, AttnLRP for attention, constant gates
+    and divisors, secants for activations.
+
+    Args:
+        model: a module or any function of tensors; it is left as it was.
+        x: a tensor ``[N, ...]``, or a tuple / dict of tensors passed on as ``model(*x)`` / ``model(**x)``. Floats are
+            explained themselves (masks are not); token ids at their embedding.
+        target: what is explained; see :mod:`headwater.target`. Default: by the output's shape.
+        method: a name from :func:`headwater.methods`.
+        composite: a preset's name or a :class:`headwater.Composite`; None takes the method's own.
+        bounds: ``(low, high)`` of the input's values for rules with a box, each a scalar or broadcastable to ``x``.
+        ledger: book what every operator received, passed on and absorbed; costs one walk back for each sample.
+        layers: names of modules whose outputs' relevance is returned too.
+        batch_size: explain this many samples at a time.
+        seed: for what is random (dropout under ``allow_training``).
+        progress: show a progress bar; None shows one on a terminal where there are several batches.
+        differentiable: keep the graph, so that the relevance can be differentiated with respect to input and parameters.
+        allow_training: let dropout be active.
+        squared: for ``method="sensitivity"``, the squared instead of the absolute gradient.
+
+    Returns:
+        An :class:`Explanation`; ``relevance`` is shaped like ``x``, with its dtype and device.
+
+    Raises:
+        HeadwaterError: every refusal: see :mod:`headwater.errors`.
+
+    Source: Samek et al. 2021 (review), Section V and Algorithms 6-8.
+    """
+    row = methods.find(method)
+    soundness.check_model(model, allow_training)
+    inputs = Inputs.of(x)
+    table = _composite(row, composite, inputs, bounds)
+    job = Job(model, row, table, bounds, ledger, tuple(layers), seed, differentiable, allow_training, squared)
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), _same_randomness(inputs, seed):
+        if batch_size is None or batch_size >= inputs.samples:
+            return job.finish([job.run(inputs, target)], inputs)
+        if batch_size < 1:
+            raise InvalidInput(f"batch_size must be at least 1, not {batch_size}")
+        starts = range(0, inputs.samples, batch_size)
+        parts = [
+            job.run(inputs.slice(i, i + batch_size), _slice_target(target, i, batch_size, inputs.samples))
+            for i in _tracked(starts, progress)
+        ]
+        return job.finish(parts, inputs)
+
+
+def plan(
+    model: Callable[..., Any], x: Any, composite: Composite | str | None = None, method: str = "lrp", bounds: Any = None
+) -> Plan:
+    """Every operator call of a model and its rule or gap; nothing is explained.
+
+    Args:
+        model, x, composite, method, bounds: as for :func:`explain`.
+
+    Returns:
+        rows with ``layer``, ``operator``, ``kind``, ``rule``, ``shape``, ``depth`` and ``status``; prints as a table.
+
+    Raises:
+        HeadwaterError: as :func:`explain`, except that operators without a treatment are rows, not errors.
+    """
+    row = methods.find(method)
+    soundness.check_model(model)
+    inputs = Inputs.of(x)
+    table = _composite(row, composite, inputs, bounds)
+    job = Job(model, row, table, bounds, False, (), 0, False, False, False)
+    engine = Propagation(table, model, planning=True)
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), _same_randomness(inputs, 0):
+        try:
+            entered = job.enter(engine, inputs)
+            with engine:
+                return plan_calls(engine, lambda: inputs.call(model, entered))
+        finally:
+            engine.close()
+
+
+@dataclass
+class Inputs:
+    """The arguments of the model, in order, with the names under which they are passed.
+
+    Attributes:
+        values: tensors and whatever else the model takes; ``names``: keywords, or None for positions.
+        single: the user passed one tensor, not a tuple or dict.
+    """
+
+    values: list[Any]
+    names: list[str] | None
+    single: bool
+
+    @staticmethod
+    def of(x: Any) -> Inputs:
+        """Check and normalize what the user passed.
+
+        Raises:
+            InvalidInput: no tensor, an empty batch, values that are not finite.
+        """
+        single = isinstance(x, Tensor)
+        names = [str(k) for k in x] if isinstance(x, Mapping) else None
+        if single:
+            values = [x]
+        elif isinstance(x, Mapping):
+            values = list(x.values())
+        elif isinstance(x, (tuple, list)):
+            values = list(x)
+        else:
+            raise InvalidInput(f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first")
+        inputs = Inputs(values, names, single)
+        if not any(isinstance(v, Tensor) for v in values):
+            raise InvalidInput("x holds no tensor: pass the model's input tensors")
+        for i, value in enumerate(values):
+            if isinstance(value, Tensor):
+                inputs._check(i, value)
+        return inputs
+
+    def _check(self, i: int, value: Tensor) -> None:
+        label = "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
+        if not value.dim():
+            raise InvalidInput(f"{label} is a scalar: the first axis must hold the samples")
+        if not value.numel() and not value.shape[0]:
+            raise InvalidInput(f"{label} is an empty batch: pass at least one sample")
+        if self.explained(i) and value.is_floating_point() and not bool(value.isfinite().all()):
+            kind = "NaN" if bool(value.isnan().any()) else "infinity"
+            raise NonFinite(f"{label} holds {kind}: clean the input before explaining it")
+
+    @property
+    def samples(self) -> int:
+        return next(len(v) for v in self.values if isinstance(v, Tensor))
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The attention mask among the inputs, for the last token of a sequence."""
+        if self.names and "attention_mask" in self.names:
+            value = self.values[self.names.index("attention_mask")]
+            return value if isinstance(value, Tensor) else None
+        return None
+
+    def explained(self, i: int) -> bool:
+        """Whether an argument is explained: masks, flags and what is no tensor are passed on as they are."""
+        value = self.values[i]
+        if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
+            return False
+        if self.names and "mask" in self.names[i].lower():
+            return False
+        if not value.is_floating_point() or self.single:
+            return True
+        # Only zeros and minus infinity: an additive mask.
+        return not (bool((value == -torch.inf).any()) and bool(((value == 0) | (value == -torch.inf)).all()))
+
+    def slice(self, start: int, stop: int) -> Inputs:
+        n = self.samples
+        cut = [v[start:stop] if isinstance(v, Tensor) and len(v) == n else v for v in self.values]
+        return Inputs(cut, self.names, self.single)
+
+    def call(self, model: Callable[..., Any], values: Sequence[Any]) -> Any:
+        """The model on these values, passed as the user's were."""
+        return model(**dict(zip(self.names, values, strict=True))) if self.names is not None else model(*values)
+
+    def pack(self, parts: Sequence[Any]) -> Any:
+        """One value for each argument, shaped like what the user passed."""
+        if self.single:
+            return parts[0]
+        return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
+
+
+@dataclass
+class Part:
+    """The explanation of one batch, argument by argument."""
+
+    relevance: list[Tensor | None]
+    shown: list[Tensor | None]
+    output: Tensor
+    target: Any
+    rows: list[ledgers.Row]
+    layers: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """Everything but the input that an explanation needs."""
+
+    model: Callable[..., Any]
+    method: methods.Method
+    composite: Composite
+    bounds: Any
+    ledger: bool
+    layers: tuple[str, ...]
+    seed: int
+    differentiable: bool
+    allow_training: bool
+    squared: bool
+
+    def run(self, inputs: Inputs, target: Any) -> Part:
+        """Explain one batch."""
+        engine = Propagation(
+            self.composite, self.model, ledger=self.ledger, differentiable=self.differentiable,
+            allow_training=self.allow_training,
+        )  # fmt: skip
+        try:
+            return self._run(engine, inputs, target)
+        finally:
+            engine.close()
+
+    def _run(self, engine: Propagation, inputs: Inputs, target: Any) -> Part:
+        entered = self.enter(engine, inputs)
+        hidden = (target.layer,) if isinstance(target, targets.Neuron) else ()
+        with Captures(engine, self.model, (*self.layers, *hidden)) as captures, engine:
+            raw = inputs.call(self.model, entered)
+            output = captures.neuron(target) if hidden else engine.settled(targets.select_output(raw))
+            self._warn_probabilities(engine, output)
+            scores, resolved = (output, target) if hidden else targets.score(output, target, inputs.mask)
+        if not bool(scores.isfinite().all()):
+            raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
+        if not engine.reaches(scores):
+            raise InvalidInput(_unreached(inputs, engine))
+        engine.depth = engine.tag(scores).depth
+        ends = engine.ends()
+        found = _walk(engine, scores, ends + captures.ends())
+        relevance, shown = self._collect(engine, inputs, entered, found[: len(ends)])
+        layers = captures.relevance(found[len(ends) :])
+        rows = ledgers.collect(engine.calls) if self.ledger else []
+        scores = scores if self.differentiable else scores.detach()
+        return Part(relevance, shown, scores, resolved, rows, layers)
+
+    def enter(self, engine: Propagation, inputs: Inputs) -> list[Any]:
+        """Make the explained arguments live; what the model is to be called with."""
+        boxed = any(isinstance(rule, Box) for rule in self.composite.rules)
+        entered = []
+        for i, value in enumerate(inputs.values):
+            if not inputs.explained(i):
+                entered.append(value)
+                continue
+            low = high = None
+            if boxed and value.is_floating_point():
+                low, high = _box(self.composite, _part_of(self.bounds, inputs, i), value)
+            entered.append(engine.enter(value, low, high))
+        return entered
+
+    def _warn_probabilities(self, engine: Propagation, output: Tensor) -> None:
+        if self.method.complete and output.requires_grad and engine.tag(output).gate == "softmax":
+            warnings.warn(
+                "The model's output is a softmax, whose classes share one sum: a logit explains better (explain the model "
+                "without its softmax, or pass target=headwater.target.LogOdds(c) on logits).",
+                HeadwaterWarning,
+                stacklevel=4,
+            )
+
+    def _collect(
+        self, engine: Propagation, inputs: Inputs, entered: list[Any], found: list[Tensor | None]
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Relevance of each argument of the model, and what it is relevance of."""
+        arrived = engine.arrived(found)
+        relevance: list[Tensor | None] = []
+        shown: list[Tensor | None] = []
+        for i, (value, live) in enumerate(zip(inputs.values, entered, strict=True)):
+            if not inputs.explained(i):
+                parts = []
+            elif value.is_floating_point():
+                parts = [self._result(*arrived[id(live)])]
+            else:
+                parts = [self._result(*arrived[id(e.live)]) for e in engine.ids[id(live)][1]]
+                parts = [p.view(*value.shape, -1) if p.numel() % value.numel() == 0 else p for p in parts]
+            relevance.append(None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, -1))
+            shown.append(value if parts else None)
+        for r in leaves(tuple(relevance)):
+            if not bool(r.isfinite().all()):
+                raise NonFinite("The relevance is not finite: a factor overflowed. Try float32 or float64, or a larger epsilon.")
+        return relevance, shown
+
+    def _result(self, entry: Entry, factor: Tensor | None, extra: Tensor | None) -> Tensor:
+        value = entry.leaf if self.differentiable else entry.leaf.detach()
+        factor = torch.zeros_like(value) if factor is None else factor
+        if self.method.result == "relevance":
+            total = product(value, factor)
+            return total if extra is None else total + extra
+        if self.method.result == "absolute":
+            return factor.square() if self.squared else factor.abs()
+        return factor
+
+    def finish(self, parts: list[Part], inputs: Inputs) -> Explanation:
+        """Join the batches."""
+        first = parts[0]
+        relevance = [_cat([p.relevance[i] for p in parts]) for i in range(len(first.relevance))]
+        shown = [v.detach() if r is not None else None for v, r in zip(inputs.values, relevance, strict=True)]
+        output = _cat([p.output for p in parts])
+        layers: dict[str, Any] = {}
+        for name, tensors in first.layers.items():
+            joined = [_cat([p.layers[name][i] for p in parts]) for i in range(len(tensors))]
+            layers[name] = joined[0] if len(joined) == 1 else joined
+        assert output is not None
+        return Explanation(
+            relevance=inputs.pack(relevance), output=output, reference=torch.zeros_like(output.detach()),
+            target=_cat([p.target for p in parts]) if isinstance(first.target, Tensor) else first.target,
+            method=self.method.name, composite=self.composite.name if self.composite.name != "custom" else repr(self.composite),
+            complete=self.method.complete, inputs=inputs.pack(shown), layers=layers,
+            ledger=ledgers.join([p.rows for p in parts]) if self.ledger else None,
+            sources=tuple(self.method.source.split("; ")),
+        )  # fmt: skip
+
+
+def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor | None]:
+    """Walk back once; with a ledger once for each sample, so that its entries are exact whatever moves the batch axis."""
+    if not engine.ledger:
+        return engine.gradients(scores.sum(), ends)
+    totals: list[Tensor | None] = [None] * len(ends)
+    for score in scores.unbind():
+        for call in engine.calls:
+            call.open_books()
+        for i, factor in enumerate(engine.gradients(score, ends, retain=True)):
+            if factor is not None:
+                totals[i] = factor if totals[i] is None else totals[i] + factor
+    return totals
+
+
+def _composite(row: methods.Method, composite: Composite | str | None, inputs: Inputs, bounds: Any) -> Composite:
+    if composite is None:
+        return _by_domain(inputs, bounds) if row.name == "deep_taylor" else preset(row.composite)
+    if row.result != "relevance" or row.name == "gradient_x_input":
+        raise InvalidInput(f"Method {row.name!r} takes no composite; it is defined by its own")
+    if isinstance(composite, str):
+        return _by_domain(inputs, bounds) if composite == "deep_taylor" else preset(composite)
+    if not isinstance(composite, Composite):
+        raise InvalidInput(f"composite must be a preset's name or a headwater.Composite, not {type(composite).__name__}")
+    return composite
+
+
+def _by_domain(inputs: Inputs, bounds: Any) -> Composite:
+    """Deep Taylor: the input rule fits the input's domain: a box, non-negative values, or the whole axis."""
+    floats = [v for i, v in enumerate(inputs.values) if inputs.explained(i) and v.is_floating_point()]
+    if bounds is not None:
+        rule: Any = Box()
+    elif floats and all(bool((v >= 0).all()) for v in floats):
+        rule = ZPlus()
+    else:
+        rule = WSquare()
+    return Composite({**preset("deep_taylor").rows, "input": rule}, name="deep_taylor")
+
+
+def _part_of(bounds: Any, inputs: Inputs, i: int) -> Any:
+    if isinstance(bounds, Mapping):
+        return bounds.get(inputs.names[i] if inputs.names else i)
+    return bounds
+
+
+def _box(composite: Composite, bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the input from the argument, from the rule, or from each sample's own range (with a warning)."""
+    if bounds is None:
+        given = next((r for r in composite.rules if isinstance(r, Box) and r.low is not None), None)
+        bounds = None if given is None else (given.low, given.high)
+    if bounds is None:
+        warnings.warn(
+            "A rule with a box but without bounds: each sample's own range per channel is used; pass bounds=(low, high).",
+            HeadwaterWarning,
+            stacklevel=6,
+        )
+        return own_range(x)
+    try:
+        low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
+        torch.broadcast_shapes(low.shape, high.shape, x.shape)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidInput(f"bounds must be (low, high), scalars or broadcastable to {tuple(x.shape)}, not {bounds!r}") from None
+    slack = 1e-4 * (high - low).abs()
+    if bool(((x < low - slack) | (x > high + slack)).any()):
+        raise InvalidInput(
+            f"x reaches from {float(x.min()):.4g} to {float(x.max()):.4g}, outside its bounds "
+            f"{float(low.min()):.4g} to {float(high.max()):.4g}: pass the bounds of the values that the model gets"
+        )
+    return low, high
+
+
+def _unreached(inputs: Inputs, engine: Propagation) -> str:
+    ids = [v for i, v in enumerate(inputs.values) if inputs.explained(i) and not v.is_floating_point()]
+    if ids and not any(found for _, found in engine.ids.values()) and not engine.entries:
+        return f"x holds {ids[0].dtype} values that the model never looks up in an embedding: pass floats or token ids"
+    return "The explained output does not depend on x: it was detached, rounded or computed under no_grad on the way"
+
+
+def _slice_target(target: Any, start: int, size: int, n: int) -> Any:
+    if isinstance(target, (Tensor, list)) and len(target) == n:
+        return target[start : start + size]
+    return target
+
+
+def _cat(parts: list[Any]) -> Any:
+    if parts[0] is None or len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts)
+
+
+def _tracked(starts: range, progress: bool | None) -> Any:
+    if progress is False:
+        return starts
+    import sys
+
+    if progress is None and not sys.stderr.isatty():
+        return starts
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(starts, "explaining", console=Console(stderr=True))
+
+
+@contextlib.contextmanager
+def _same_randomness(inputs: Inputs, seed: int) -> Iterator[None]:
+    """Seed what is random, and give the generators back as they were."""
+    devices = sorted({v.device.index or 0 for v in inputs.values if isinstance(v, Tensor) and v.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.random.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        yield

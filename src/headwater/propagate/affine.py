@@ -1,0 +1,394 @@
+"""Affine operators: what a rule may ask of one call, whatever its spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from headwater.errors import UnsupportedModel
+from headwater.propagate import places
+from headwater.propagate.tags import Kept, is_weight, product
+
+if TYPE_CHECKING:
+    from headwater.propagate.engine import Call, Propagation
+
+
+class LinearMap:
+    """``z = x Wᵀ`` on the last axis; weight ``(out, in)``."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.linear(x, w)
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        return c.matmul(w)
+
+    def channels(self, z: Tensor) -> int | None:
+        return 1 if z.dim() == 2 else None
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        return w * s[:, None]
+
+
+class ConvMap:
+    """A batched (transposed) convolution of any dimension without bias; weight as torch has it."""
+
+    def __init__(self, stride: Any, padding: Any, dilation: Any, groups: int, output_padding: Any, transposed: bool):
+        self.options = (stride, padding, dilation, transposed, output_padding, groups)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return torch.convolution(x, w, None, *self.options)
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        # Only the shape of the input matters for its gradient: an expanded scalar stands in for it.
+        shape = c.new_empty(1).expand(like.shape)
+        mask = [True, False, False]
+        return torch.ops.aten.convolution_backward(c, shape, w, None, *self.options, mask)[0]  # type: ignore[no-any-return]
+
+    def channels(self, z: Tensor) -> int | None:
+        return 1
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        transposed, groups = self.options[3], self.options[5]
+        if not transposed:
+            return w * s.view(-1, *[1] * (w.dim() - 1))
+        per_group = w.unflatten(0, (groups, -1)) * s.view(groups, 1, -1, *[1] * (w.dim() - 2))
+        return per_group.flatten(0, 1)
+
+
+class AnyMap:
+    """Any function linear in ``x`` and in ``w`` (einsum, a matrix product from the left); transposed by autograd."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.forward = function
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = torch.zeros_like(like, requires_grad=True)
+            z = self.forward(x, w)
+        return torch.autograd.grad(z, x, c, create_graph=torch.is_grad_enabled())[0]
+
+    def channels(self, z: Tensor) -> int | None:
+        return None
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        raise NotImplementedError("a general linear map has no channel axis to scale")
+
+
+Map = LinearMap | ConvMap | AnyMap
+
+
+class Affine:
+    """One affine call ``z = w x + b`` as a rule sees it.
+
+    Attributes:
+        x: the input, detached unless the explanation is differentiable.
+        z: the output with its bias (and batch norm, where that is folded in).
+        bias: the bias, broadcastable to ``z``, or None.
+        nonneg: the input is known to hold no negative value.
+        source: the explained input's dummy and bounds, where it reaches this call only moved, shifted and scaled.
+        booking: whether absorbed relevance is to be booked with :meth:`book`.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        linear: Map,
+        live: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None = None,
+        origin: Call | None = None,
+    ) -> None:
+        engine = call.engine
+        tag = engine.tag(live)
+        self.call, self.map, self.live, self.bias = call, linear, live, bias
+        self.origin = origin or call  # the call that a composite's row is chosen by
+        self._weight, self._scale = weight, scale
+        self._x = engine.keeper.keep(live if engine.differentiable else live.detach())
+        self._z: Kept | None = None
+        self.nonneg, self.source = tag.nonneg, tag.source
+        self.relu = self.other = False  # who uses the output
+        self.folded: tuple[Affine, tuple[Any, Kept]] | None = None  # the call that this one was folded into
+
+    @property
+    def x(self) -> Tensor:
+        return self._x.value
+
+    @property
+    def z(self) -> Tensor:
+        assert self._z is not None, "the output is known once the forward has run"
+        return self._z.value
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, with a following batch norm folded in."""
+        return self._weight if self._scale is None else self.map.scale(self._weight, self._scale)
+
+    @property
+    def positive(self) -> bool:
+        """Negative outputs have factor zero: only a ReLU uses them."""
+        return self.relu and not self.other
+
+    @property
+    def booking(self) -> bool:
+        return self.call.engine.ledger
+
+    def book(self, cause: str, amount: Tensor) -> None:
+        """Book relevance absorbed by a cause; call it only where ``booking``."""
+        self.call.book(cause, amount)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """The linear part for another input or weight; shape of ``z``."""
+        return self.map.forward(x.to(w.dtype), w)
+
+    def transpose(self, s: Tensor, w: Tensor | None = None) -> Tensor:
+        """``wᵀ s``: from the shape of ``z`` to that of ``x``."""
+        w = self.weight if w is None else w
+        return self.map.transpose(s.to(w.dtype), w, self.x).to(self.x.dtype)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Sums of the positive and of the negative contributions ``x w`` to each output, without bias.
+
+        For signed inputs they come from ``M = |x| |w|`` as ``(z ± M) / 2``; what lies below the rounding error of the
+        sums is zero.
+        """
+        linear = self.z if self.bias is None else self.z - self.bias
+        if self.nonneg:
+            positive = self.forward(self.x, self.weight.clamp(min=0))
+            negative = linear - positive
+            magnitude = positive - negative
+        else:
+            magnitude = self.forward(self.x.abs(), self.weight.abs())
+            positive, negative = (linear + magnitude) / 2, (linear - magnitude) / 2
+        scale = magnitude.abs() if self.bias is None else magnitude.abs() + self.bias.abs()
+        rounding = scale * (4 * torch.finfo(scale.dtype).eps)
+        zero = torch.zeros_like(positive)
+        return torch.where(positive > rounding, positive, zero), torch.where(-negative > rounding, negative, zero)
+
+    def positive_sum(self) -> Tensor:
+        """The sum of positive contributions alone: one forward pass, also for signed inputs."""
+        return self.forward(self.x, self.weight.clamp(min=0)) if self.nonneg else self.sums()[0]
+
+    def back(self, p: Tensor | None, q: Tensor | None) -> Tensor:
+        """Factor of the input when positive contributions carry ``p`` and negative ones ``q`` (shape of ``z``)."""
+        w = self.weight
+        if self.nonneg:
+            parts = [self.transpose(s, w.clamp(*side)) for s, side in ((p, (0, None)), (q, (None, 0))) if s is not None]
+            return sum(parts[1:], parts[0])
+        zero = torch.zeros_like(self.z)
+        p, q = zero if p is None else p, zero if q is None else q
+        return self.transpose((p + q) / 2, w) + self.x.sign() * self.transpose((p - q) / 2, w.abs())
+
+    def walk(self, c: Tensor) -> list[Tensor | None]:
+        """Factor of the input, and relevance for its dummy where there is one."""
+        engine = self.call.engine
+        rule, filter_ = engine.composite.resolve(self.origin, engine.depth)
+        if filter_ is not None:
+            passed = c * filter_.multiplier(product(self.z, c))
+            if self.booking:
+                self.book("filter", product(self.z, c - passed))
+            c = passed
+        self.call.rule_name = repr(rule)
+        factor, relevance = rule.split(self, c)
+        if relevance is not None and self.source is None:
+            # No explained input within reach to give relevance to: what falls on zeros has nowhere to go.
+            extra = torch.where(self.x == 0, torch.zeros_like(relevance), relevance / self.x)
+            if self.booking:
+                self.book("zero input", relevance - product(self.x, extra))
+            factor, relevance = extra if factor is None else factor + extra, None
+        return [factor] if self.source is None else [factor, relevance]
+
+
+def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
+    """Run an affine call and give its output a backward by the rule of its row."""
+    folded = affine.origin is not call
+    if not folded:
+        call.is_affine = True
+        call.depth += 1
+        call.first = call.first or affine.source is not None
+    first, call.first = call.first, False
+    affine.origin.at_input = affine.origin.at_input or first
+    rule = engine.composite.early(affine.origin)
+    if rule is not None and rule.native and not engine.ledger:
+        out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
+        call.rule_name = repr(rule)
+    else:
+        with torch.set_grad_enabled(engine.differentiable):
+            out = call.func(*call.args, **call.kwargs)
+        dummy = affine.source.dummy if affine.source is not None else None
+        out = engine.reroute(call, out, [affine.live], affine.walk, nonneg=False, dummy=dummy)
+    call.first = first
+    affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=True)
+    engine.tag(out).affine = affine
+    return out
+
+
+def fold(
+    engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift: Tensor, channelwise: bool
+) -> Tensor | None:
+    """Treat ``x * scale + shift`` after an affine call as one affine call from that call's own input.
+
+    Returns None where there is nothing to fold into, or where the rule (LRP-0) makes no difference.
+    """
+    affine = engine.tag(x).affine
+    if affine is None:
+        return None
+    rule = engine.composite.early(affine.origin)
+    if rule is not None and rule.native:
+        return None
+    bias = affine.bias
+    if channelwise:
+        if affine.map.channels(affine.z) != 1:
+            return None
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        bias = shift.view(shape) if bias is None else shift.view(shape) + bias * scale.view(shape)  # type: ignore[union-attr]
+    else:
+        bias = shift if bias is None else shift + bias
+    if scale is not None and affine._scale is not None:
+        scale = scale * affine._scale
+    scale = affine._scale if scale is None else scale
+    whole = Affine(call, affine.map, affine.live, affine._weight, bias, scale, affine.origin)
+    out = treat(engine, call, whole)
+    assert whole._z is not None
+    affine.folded = whole, (get_gradient_edge(out), whole._z)
+    return out
+
+
+# ---------------------------------------------------------------------- the calls
+
+
+def linear(engine: Propagation, call: Call) -> Any:
+    """``F.linear``."""
+    x, w, b = bind(call, "input weight bias", None, None, None)
+    if is_live(w) or is_live(b) or not is_live(x):
+        matrix = engine.redo(torch.matmul, x, engine.redo(torch.t, w))
+        return matrix if b is None else engine.redo(torch.add, matrix, b)
+    return treat(engine, call, Affine(call, LinearMap(), x, w, b))
+
+
+def convolution(engine: Propagation, call: Call) -> Any:
+    """``conv1d`` to ``conv3d`` and their transposes, with or without a batch axis."""
+    transposed = "transpose" in call.operator.name
+    names = "input weight bias stride padding " + ("output_padding groups dilation" if transposed else "dilation groups")
+    defaults = (None, None, None, 1, 0, *((0, 1, 1) if transposed else (1, 1)))
+    x, w, b, stride, padding, *rest = bind(call, names, *defaults)
+    output_padding, groups, dilation = rest if transposed else (0, rest[1], rest[0])
+    if is_live(w) or not is_live(x):
+        if b is None:
+            return engine.product(call, [x, w])
+        out = engine.redo(call.func, x, w, None, *call.args[3:], **{k: v for k, v in call.kwargs.items() if k != 'bias'})
+        return engine.redo(torch.add, out, engine.redo(torch.Tensor.view, b, (-1, *[1] * (w.dim() - 2))))
+    n = w.dim() - 2
+    if x.dim() == w.dim() - 1:
+        batched = engine.redo(call.func, engine.redo(torch.unsqueeze, x, 0), *call.args[1:], **_without(call.kwargs))
+        return engine.redo(torch.squeeze, batched, 0)
+    stride, dilation, output_padding = _tuple(stride, n), _tuple(dilation, n), _tuple(output_padding, n)
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
+        if any(t % 2 for t in total):
+            sides = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+            return engine.redo(call.func, engine.redo(F.pad, x, sides), w, b, stride, 0, dilation, groups)
+        padding = [t // 2 for t in total]
+    padding = [0] * n if padding == "valid" else _tuple(padding, n)
+    bias = None if b is None else b.view(1, -1, *[1] * n)
+    mapped = ConvMap(stride, padding, dilation, groups, output_padding, transposed)
+    return treat(engine, call, Affine(call, mapped, x, w, bias))
+
+
+def matmul(engine: Propagation, call: Call) -> Any:
+    """Matrix products: with weights an affine operator, with constants homogeneous, with live tensors a product."""
+    a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
+    if is_live(a) and is_live(b):
+        return engine.product(call, [a, b])
+    x, w = (a, b) if is_live(a) else (b, a)
+    if not is_weight(w):
+        return engine.native(call)
+    if x is a and w.dim() == 2 and call.operator.name in ("matmul", "mm"):
+        return treat(engine, call, Affine(call, LinearMap(), x, w.t(), None))
+    return treat(engine, call, Affine(call, AnyMap(lambda u, v: call.func(u, v) if x is a else call.func(v, u)), x, w, None))
+
+
+def einsum(engine: Propagation, call: Call) -> Any:
+    """``einsum`` and ``tensordot`` of any operands."""
+    operands = [t for t in _tensors(call.args)]
+    live = [t for t in operands if is_live(t)]
+    if len(live) > 1:
+        return engine.product(call, operands)
+    weights = [t for t in operands if is_weight(t)]
+    if len(weights) != 1 or len(operands) != 2:
+        return engine.native(call)
+    x, w = live[0], weights[0]
+
+    def run(u: Tensor, v: Tensor) -> Tensor:
+        from headwater.propagate.engine import replace
+
+        return call.func(*replace(call.args, {id(x): u, id(w): v}), **call.kwargs)  # type: ignore[no-any-return]
+
+    return treat(engine, call, Affine(call, AnyMap(run), x, w, None))
+
+
+def addmm(engine: Propagation, call: Call) -> Any:
+    """``beta * bias + alpha * (a @ b)``: ``addmm``, ``addmv``, ``baddbmm``, written as its parts."""
+    bias, a, b, beta, alpha = bind(call, "input mat1 mat2 beta alpha", None, None, None, 1, 1)
+    product_ = engine.redo(torch.matmul, a, b)
+    product_ = product_ if alpha == 1 else engine.redo(torch.mul, product_, alpha)
+    if beta == 0:
+        return product_
+    return engine.redo(torch.add, product_, bias if beta == 1 else engine.redo(torch.mul, bias, beta))
+
+
+def batch_norm(engine: Propagation, call: Call) -> Any:
+    """Batch norm with running statistics: a scale and a shift of each channel, folded where a rule minds signs."""
+    x, w, b, mean, var, training, _, eps, *_ = call.args
+    if training or mean is None:
+        refuse_training(engine, "Batch norm uses batch statistics")
+    scale = (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
+    shift = -mean * scale if b is None else b - mean * scale
+    folded = fold(engine, call, x, scale, shift, channelwise=True)
+    if folded is not None:
+        return folded
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    return engine.native(call, lambda cs, _: call.book("bias", shift.view(shape) * cs[0]), nonneg=False)
+
+
+def refuse_training(engine: Propagation, what: str) -> None:
+    """Raise for a layer in training mode.
+
+    Raises:
+        UnsupportedModel: always.
+    """
+    raise UnsupportedModel(f"{what} {places.describe_here(engine.model)}: call model.eval() before explaining.")
+
+
+def bind(call: Call, names: str, *defaults: Any) -> list[Any]:
+    """The values of named parameters of a call, however they were passed."""
+    values = list(call.args) + list(defaults[len(call.args) :])
+    for i, name in enumerate(names.split()):
+        if name in call.kwargs:
+            values[i] = call.kwargs[name]
+    return values
+
+
+def is_live(value: Any) -> bool:
+    """Whether an argument carries relevance."""
+    return isinstance(value, Tensor) and value.requires_grad and not is_weight(value)
+
+
+def _tuple(value: Any, n: int) -> list[int]:
+    items = [value] if isinstance(value, int) else list(value)
+    return items * n if len(items) == 1 else items
+
+
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    return [t for a in args for t in (a if isinstance(a, (list, tuple)) else [a]) if isinstance(t, Tensor)]
+
+
+def _without(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in kwargs.items() if k != "input"}
+
+

@@ -1,0 +1,131 @@
+"""Relevance of hidden layers: the outputs of named modules, noted as they pass."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from headwater.errors import InvalidInput, InvalidTarget
+from headwater.propagate.tags import Kept, product
+
+if TYPE_CHECKING:
+    from headwater.propagate.engine import Propagation
+
+
+class Captures:
+    """Notes the outputs of modules while a model runs on this thread, and leaves the modules as they were.
+
+    Args:
+        engine: the engine that treats the run.
+        model: the model.
+        names: modules, by their names in ``model.named_modules()``.
+
+    Raises:
+        InvalidInput: for a name that the model does not have.
+    """
+
+    def __init__(self, engine: Propagation, model: Any, names: tuple[str, ...]) -> None:
+        self.engine = engine
+        self.modules: dict[str, nn.Module] = {}
+        known = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 3) or list(known)[1:6]
+                raise InvalidInput(f"The model has no module {name!r}; it has {', '.join(map(repr, close))}")
+            self.modules[name] = known[name]
+        self.found: dict[str, list[tuple[Any, Kept, Tensor | None]]] = {name: [] for name in names}
+        self._hooks: list[Any] = []
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> Captures:
+        for name, module in self.modules.items():
+            self._hooks.append(module.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _hook(self, name: str) -> Any:
+        def note(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
+            with torch._C.DisableTorchFunction():
+                return self._note(name, output)
+
+        return note
+
+    def _note(self, name: str, output: Any) -> Any:
+        parts = list(output) if isinstance(output, (tuple, list)) else [output]
+        at = next((i for i, t in enumerate(parts) if isinstance(t, Tensor) and t.is_floating_point()), None)
+        if at is None:
+            return None
+        value = parts[at]
+        if not value.requires_grad:
+            self.found[name].append((None, self.engine.keeper.keep(value.detach()), None))
+            return None
+        value = self.engine.materialize(value)
+        tensor = value if value.requires_grad else None
+        kept = self.engine.keeper.keep(value if self.engine.differentiable else value.detach())
+        edge = get_gradient_edge(value)
+        self.found[name].append((edge, kept, tensor))
+        if value is parts[at]:
+            return None
+        parts[at] = value
+        return value if isinstance(output, Tensor) else type(output)(parts)
+
+    def neuron(self, target: Any) -> Tensor:
+        """The activation ``[N]`` that a :class:`headwater.target.Neuron` names.
+
+        Raises:
+            InvalidTarget: where the layer did not run, or its output has no such index.
+        """
+        runs = self.found[target.layer]
+        if not runs or runs[-1][2] is None:
+            raise InvalidTarget(f"Layer {target.layer!r} did not run, or its output does not depend on x")
+        value = runs[-1][2]
+        index = target.index if isinstance(target.index, tuple) else (target.index,)
+        try:
+            picked = value[(slice(None), *index)]
+        except IndexError:
+            raise InvalidTarget(f"{target!r} is out of range for a layer output of shape {tuple(value.shape)}") from None
+        if picked.dim() != 1:
+            raise InvalidTarget(f"{target!r} names {tuple(picked.shape)} values of {tuple(value.shape)}, not one a sample")
+        return picked
+
+    def _edges(self) -> list[list[tuple[Any, Kept]]]:
+        """For each noted output, the places that carry its relevance: itself, and calls that it was folded into."""
+        places = []
+        for runs in self.found.values():
+            for edge, kept, tensor in runs:
+                ends = [(edge, kept)] if edge is not None else []
+                affine = self.engine.tag(tensor).affine if tensor is not None else None
+                while affine is not None and affine.folded is not None:
+                    affine, folded = affine.folded
+                    ends.append(folded)
+                places.append(ends)
+        return places
+
+    def ends(self) -> list[Any]:
+        """Gradient edges whose factors :meth:`relevance` needs, in order."""
+        return [edge for ends in self._edges() for edge, _ in ends]
+
+    def relevance(self, factors: list[Tensor | None]) -> dict[str, list[Tensor]]:
+        """Relevance of each module's outputs, a list with one for each time it ran."""
+        rest, result = iter(factors), iter(self._edges())
+        layers: dict[str, list[Tensor]] = {}
+        for name, runs in self.found.items():
+            layers[name] = []
+            for _, kept, _ in runs:
+                total = torch.zeros_like(kept.value)
+                for _, value in next(result):
+                    factor = next(rest)
+                    if factor is not None:
+                        total = total + product(value.value, factor)
+                layers[name].append(total)
+        return layers

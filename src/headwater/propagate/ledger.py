@@ -1,0 +1,106 @@
+"""The ledger: what each operator received, passed on and absorbed, by named cause, each cause by its own formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator call that relevance reached.
+
+    Attributes:
+        layer, operator, rule: where it was, what it was and how it was treated.
+        incoming, outgoing: relevance received and passed on, ``[N]`` in float64.
+        absorbed: relevance kept back, by cause, each ``[N]``.
+    """
+
+    layer: str
+    operator: str
+    rule: str
+    incoming: Tensor
+    outgoing: Tensor
+    absorbed: dict[str, Tensor]
+
+    @property
+    def unexplained(self) -> Tensor:
+        """What came in and neither went out nor has a name, ``[N]``: zero up to rounding where all is well."""
+        return self.incoming - self.outgoing - sum(self.absorbed.values(), torch.zeros_like(self.incoming))
+
+
+class Ledger:
+    """Rows from the output back to the input."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = list(rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def absorbed(self) -> Tensor:
+        """The largest amount that any operator absorbed by name, ``[N]``."""
+        return self._largest([_total(row) for row in self.rows])
+
+    def unexplained(self) -> Tensor:
+        """The largest amount that any operator lost or made without a name, ``[N]``."""
+        return self._largest([row.unexplained for row in self.rows])
+
+    def causes(self) -> dict[str, Tensor]:
+        """Sums over all operators by cause, ``[N]`` each."""
+        totals: dict[str, Tensor] = {}
+        for row in self.rows:
+            for cause, amount in row.absorbed.items():
+                totals[cause] = totals.get(cause, torch.zeros_like(amount)) + amount
+        return totals
+
+    def _largest(self, amounts: list[Tensor]) -> Tensor:
+        return torch.stack(amounts).abs().amax(0) if amounts else torch.zeros(0, dtype=torch.float64)
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':24} {'operator':28} {'rule':28} {'incoming':>12} {'outgoing':>12} {'unexplained':>12}  absorbed"]
+        for row in self.rows:
+            causes = ", ".join(f"{k} {float(v.abs().max()):.3g}" for k, v in row.absorbed.items())
+            numbers = " ".join(f"{float(t.sum()):12.5g}" for t in (row.incoming, row.outgoing, row.unexplained))
+            lines.append(f"{row.layer[:24]:24} {row.operator[:28]:28} {row.rule[:28]:28} {numbers}  {causes}")
+        return "\n".join(lines)
+
+
+def _total(row: Row) -> Tensor:
+    return sum((amount.abs() for amount in row.absorbed.values()), torch.zeros_like(row.incoming))
+
+
+def collect(calls: Iterable[Any]) -> list[Row]:
+    """Rows of the engine's calls that relevance reached, from the output back."""
+    rows = []
+    for call in reversed(list(calls)):
+        if call.reached:
+            amounts = (torch.tensor(v, dtype=torch.float64) for v in (call.incoming, call.outgoing))
+            absorbed = {cause: torch.tensor(v, dtype=torch.float64) for cause, v in call.absorbed.items()}
+            rows.append(Row(call.layer, call.operator.name, call.rule_name, *amounts, absorbed))
+    return rows
+
+
+def join(ledgers: list[list[Row]]) -> Ledger:
+    """One ledger for several batches of the same calls."""
+    if len({len(rows) for rows in ledgers}) > 1:
+        raise ValueError("the batches took different paths through the model, so their ledgers have different rows")
+    rows = []
+    for same in zip(*ledgers, strict=True):
+        causes = {cause: None for row in same for cause in row.absorbed}
+        absorbed = {
+            c: torch.cat([row.absorbed.get(c, torch.zeros_like(row.incoming)) for row in same]) for c in causes
+        }
+        sums = (torch.cat([getattr(row, k) for row in same]) for k in ("incoming", "outgoing"))
+        rows.append(Row(same[0].layer, same[0].operator, same[0].rule, *sums, absorbed))
+    return Ledger(rows)

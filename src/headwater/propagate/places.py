@@ -1,0 +1,73 @@
+"""Where in the user's model a call happened: the innermost module on the stack and the line of code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_TORCH = str(Path(torch.__file__).resolve().parent)
+
+
+def layer_names(model: Any) -> dict[int, str]:
+    """Names of a model's modules by identity; empty where the model is no module."""
+    return {id(m): name for name, m in model.named_modules()} if isinstance(model, nn.Module) else {}
+
+
+def layer_here(names: dict[int, str]) -> str:
+    """Name of the innermost module on this thread's call stack ("" for the model itself or none)."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and code.co_varnames[0] == "self" and not code.co_filename.startswith(_PACKAGE):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module):
+                return names.get(id(module), type(module).__name__)
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def line_here() -> str:
+    """``file:line`` of the innermost code that is neither torch's nor ours."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((_PACKAGE, _TORCH)):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "an unknown line"
+
+
+def describe_here(model: Any) -> str:
+    """``in layer 'x' (file:line)`` for an error's text."""
+    layer = layer_here(layer_names(model))
+    return f"in {f'layer {layer!r}' if layer else 'the model itself'} ({line_here()})"
+
+
+def leads_to(tensor: Tensor, leaves: Iterable[Tensor]) -> bool:
+    """Whether the autograd graph above ``tensor`` reaches one of ``leaves``."""
+    wanted = {id(torch.autograd.graph.get_gradient_edge(leaf).node) for leaf in leaves}
+    stack, seen = [tensor.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(node) in wanted:
+            return True
+        stack.extend(edge[0] for edge in node.next_functions)
+    return False
+
+
+def unseen(tensor: Tensor, model: Any) -> str:
+    """Text of the error for a tensor that an invisible operator made."""
+    node = type(tensor.grad_fn).__name__ if tensor.grad_fn is not None else "unknown"
+    return (
+        f"A tensor {describe_here(model)} was made by an operator that cannot be seen ({node}): a scripted function, a "
+        "custom autograd.Function or an extension. Call its plain PyTorch version instead while explaining."
+    )

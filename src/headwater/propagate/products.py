@@ -1,0 +1,227 @@
+"""Products of input-dependent tensors: gates, equal shares, attention and the softmax within."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headwater.propagate.affine import batch_norm, bind, is_live
+from headwater.propagate.rules import CPLRP
+from headwater.propagate.tags import product as relevance_of
+
+if TYPE_CHECKING:
+    from headwater.propagate.engine import Call, Propagation
+
+
+def product(engine: Propagation, call: Call, operands: Sequence[Any], quotient: bool = False) -> Any:
+    """A product of operands: a gate or divisor is constant and the rest take all, else each of k takes 1/k."""
+    from headwater.propagate.engine import replace
+
+    live = [t for t in operands if is_live(t)]
+    nonneg = all(engine.tag(t).nonneg if is_live(t) else _nonneg_constant(t) for t in operands)
+    held = [operands[1]] if quotient and is_live(operands[1]) else _gates(engine, call, live)
+    if held:
+        if len(held) == len(live):
+            return _divisor_alone(engine, call)
+        swap = {id(t): engine.hold(t) for t in held}
+        call.args = replace(call.args, swap)
+        call.kwargs = {k: replace(v, swap) for k, v in call.kwargs.items()}
+        call.live = live = [t for t in live if id(t) not in swap]
+        if call.operator.affine and len(live) == 1:
+            return call.operator.handler(engine, call)
+    engine.settle(call)
+    if len(live) == 1:
+        return engine.native(call, nonneg=nonneg)
+    return engine.local(call, 1 / len(live), nonneg=nonneg)
+
+
+def _gates(engine: Propagation, call: Call, live: list[Tensor]) -> list[Tensor]:
+    """Which of several live operands are gates; none where all are."""
+    if len(live) < 2:
+        return []
+    everywhere = call.operator.elementwise or isinstance(engine.composite.attention(call), CPLRP)
+    kinds = ("sigmoid", "softmax") if everywhere else ("sigmoid",)
+    gates = [t for t in live if engine.tag(t).gate in kinds or ((chain := engine.tag(t).chain) and chain.is_gate())]
+    return gates if len(gates) < len(live) else []
+
+
+def _nonneg_constant(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value >= 0
+
+
+def _divisor_alone(engine: Propagation, call: Call) -> Any:
+    """Only a divisor is live: it is constant, so nothing passes."""
+    with torch.set_grad_enabled(engine.differentiable):
+        out = call.func(*call.args, **call.kwargs)
+    kept = engine.keeper.keep(out.detach())
+
+    def walk(c: Tensor) -> list[Tensor]:
+        if engine.ledger:
+            call.book("divisor", relevance_of(kept.value, c))
+        return [torch.zeros_like(t) for t in call.live]
+
+    return engine.reroute(call, out, call.live, walk)
+
+
+def softmax(engine: Propagation, call: Call) -> Any:
+    """Softmax by its gradient (AttnLRP), which absorbs; a gate in elementwise products."""
+
+    def causes(cs: Any, factors: Any) -> None:
+        x = call.live[0].detach()
+        call.book("softmax", relevance_of(call.func(*_values(call), **call.kwargs), cs[0]) - relevance_of(x, factors[0]))
+
+    out = engine.native(call, causes, nonneg="log" not in call.operator.name)
+    if "log" not in call.operator.name:
+        engine.tag(out).gate = "softmax"
+    return out
+
+
+def _values(call: Call) -> list[Any]:
+    return [a.detach() if isinstance(a, Tensor) else a for a in call.args]
+
+
+def logsumexp(engine: Propagation, call: Call) -> Any:
+    """Log-sum-exp by its gradient: the entropy of the softmax is absorbed."""
+
+    def causes(cs: Any, factors: Any) -> None:
+        x, dim, keepdim = bind(call, "input dim keepdim", None, None, False)
+        x = x.detach()
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        p = (x - x.logsumexp(dims, keepdim=True)).exp()
+        entropy = -torch.where(p > 0, p * p.log(), torch.zeros_like(p)).sum(dims, keepdim=keepdim)
+        call.book("softmax", entropy * cs[0])
+
+    return engine.native(call, causes)
+
+
+def attention(engine: Propagation, call: Call) -> Any:
+    """``scaled_dot_product_attention``: the fused kernel runs, the gradients of q, k and v are scaled."""
+    query, key, value = bind(call, "query key value", None, None, None)[:3]
+    extra = bind(call, "query key value attn_mask dropout_p is_causal scale enable_gqa", *[None] * 4, 0.0, False, None, False)
+    mask = extra[3]
+    if is_live(mask):
+        return _written_out(engine, query, key, value, *extra[3:])
+    constant = isinstance(engine.composite.attention(call), CPLRP)
+    inputs = {id(t): t for t in call.live}
+    # Half of the relevance goes to the values; the scores' half passes the softmax and is halved again in q kᵀ.
+    scales = [0.5 if t is value else 0.25 for t in inputs.values()]
+    twice = sum(1 for t in (query, key, value) if is_live(t)) > len(inputs)
+    if twice or constant or (extra[4] and engine.ledger):
+        return _written_out(engine, query, key, value, *extra[3:])
+    if not engine.ledger:
+        return engine.local(call, scales)
+    return engine.local(call, scales, causes=lambda cs, factors: _book(engine, call, extra, cs[0]))
+
+
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Scores of the product alone, and what is added to them (0, a bias or minus infinity)."""
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    added = torch.zeros_like(scores)
+    if causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        added = added.masked_fill(~seen, -torch.inf)
+    if mask is not None:
+        added = added.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else added + mask
+    return scores, added
+
+
+def _book(engine: Propagation, call: Call, bound: Sequence[Any], c: Tensor) -> None:
+    """Book what the softmax inside the fused kernel absorbs, from the attention matrix written out."""
+    query, key, value, mask, _, causal, scale, grouped = (a.detach() if isinstance(a, Tensor) else a for a in bound)
+    if grouped and key.shape[-3] != query.shape[-3]:
+        key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+    scores, added = _scores(query, key, mask, causal, scale)
+    weights = torch.nan_to_num((scores + added).softmax(-1))
+    c_weights = c / 2 @ value.transpose(-2, -1)
+    c_scores = weights * (c_weights - (weights * c_weights).sum(-1, keepdim=True))
+    live = [is_live(t) for t in bound[:3]]
+    total, to_scores = relevance_of(weights, c_weights), relevance_of(scores, c_scores)
+    if not live[2]:
+        call.book("constant", relevance_of(weights, c_weights))
+    if mask is not None and mask.dtype != torch.bool:
+        call.book("constant", relevance_of(added, c_scores))
+        to_scores = to_scores + relevance_of(added, c_scores)
+    call.book("softmax", total - to_scores)
+    for known in live[:2]:
+        if not known:
+            call.book("constant", relevance_of(scores, c_scores) / 2)
+
+
+def _written_out(
+    engine: Propagation, query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout: float, causal: bool,
+    scale: float | None, grouped: bool,
+) -> Any:  # fmt: skip
+    """Attention as its parts, for what the fused kernel cannot serve: a live mask, one tensor in two roles, CP-LRP."""
+    redo = engine.redo
+    if grouped and key.shape[-3] != query.shape[-3]:
+        key, value = (redo(torch.repeat_interleave, t, query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+    scores = redo(torch.matmul, query, redo(torch.transpose, key, -2, -1))
+    scores = redo(torch.mul, scores, query.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = redo(torch.masked_fill, scores, ~seen, -torch.inf)
+    if mask is not None:
+        boolean = mask.dtype == torch.bool
+        scores = redo(torch.masked_fill, scores, ~mask, -torch.inf) if boolean else redo(torch.add, scores, mask)
+    weights = redo(torch.softmax, scores, -1)
+    if dropout:
+        weights = redo(F.dropout, weights, dropout)
+    return redo(torch.matmul, weights, value)
+
+
+def normalizer(engine: Propagation, call: Call) -> Any:
+    """Layer, RMS, group and instance norm: ``y = (x - mean) / σ * w + b`` with ``σ`` held and the mean's gradient kept."""
+    name = call.operator.name
+    names, defaults = {
+        "layer_norm": ("input normalized_shape weight bias eps", (None, None, None, None, 1e-5)),
+        "rms_norm": ("input normalized_shape weight eps", (None, None, None, None)),
+        "group_norm": ("input num_groups weight bias eps", (None, None, None, None, 1e-5)),
+        "instance_norm": (
+            "input weight bias running_mean running_var use_input_stats momentum eps",
+            (None, None, None, None, None, True, 0.1, 1e-5),
+        ),
+    }[name]
+    bound = dict(zip(names.split(), bind(call, names, *defaults), strict=False))
+    if name == "instance_norm" and not bound["use_input_stats"]:
+        order = ("input", "weight", "bias", "running_mean", "running_var")
+        call.args = [*(bound[k] for k in order), False, bound["momentum"], bound["eps"]]
+        call.func, call.kwargs = lambda *a: F.instance_norm(a[0], a[3], a[4], a[1], a[2], False, a[6], a[7]), {}
+        return batch_norm(engine, call)
+    x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
+    if not is_live(x) or is_live(weight) or is_live(bias):
+        return engine.gap(call)
+    kept = engine.keeper.keep(x if engine.differentiable else x.detach())
+    with torch.set_grad_enabled(engine.differentiable):
+        out = call.func(*call.args, **call.kwargs)
+
+    def walk(c: Tensor) -> list[Tensor]:
+        x = kept.value
+        if name in ("layer_norm", "rms_norm"):
+            shape, axes = x.shape, tuple(range(-len(bound["normalized_shape"]), 0))
+        else:
+            groups = bound["num_groups"] if name == "group_norm" else x.shape[1]
+            shape, axes = (x.shape[0], groups, -1), (2,)
+            if x.dim() == 2 and name == "instance_norm":
+                shape, axes = (x.shape[0], x.shape[1]), (1,)
+        per_channel = (1, -1, *[1] * (x.dim() - 2)) if "norm" in name and "layer" not in name and "rms" not in name else (-1,)
+        w, b = (None if t is None else t if axes[0] < 0 else t.view(per_channel) for t in (weight, bias))
+        if engine.ledger and b is not None:
+            call.book("bias", b * c)
+        eps = torch.finfo(x.dtype).eps if bound["eps"] is None else bound["eps"]
+        return [_held_divisor(x, c if w is None else c * w, shape, axes, eps, centred=name != "rms_norm")]
+
+    return engine.reroute(call, out, [x], walk)
+
+
+def _held_divisor(x: Tensor, c: Tensor, shape: Any, axes: tuple[int, ...], eps: float, centred: bool) -> Tensor:
+    """Factor of ``x`` through ``(x - mean) / σ`` with ``σ`` constant."""
+    grouped, c = x.reshape(shape), c.reshape(shape)
+    wide = grouped.float() if grouped.dtype in (torch.float16, torch.bfloat16) else grouped
+    mean = wide.mean(axes, keepdim=True) if centred else 0.0
+    spread = ((wide - mean).square().mean(axes, keepdim=True) + eps).rsqrt()
+    c = c * spread.to(c.dtype)
+    return (c - c.mean(axes, keepdim=True) if centred else c).reshape(x.shape)

@@ -1,0 +1,338 @@
+"""The rules of LRP for affine operators, and those for attention and activations.
+
+A rule turns the factor ``c`` of an affine call's output into the factor of its input. It sees the call as an
+:class:`~headwater.propagate.affine.Affine`: input ``op.x``, output ``op.z``, bias ``op.bias``, ``op.forward(x, w)``,
+``op.transpose(s, w)``, ``op.sums()`` and ``op.back(p, q)``. Relevance of the output is ``op.z * c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from headwater.errors import InvalidComposite
+from headwater.propagate.tags import product
+
+if TYPE_CHECKING:
+    from headwater.propagate.affine import Affine
+    from headwater.propagate.engine import Call, Propagation
+
+
+class Rule:
+    """Base of all rules. A rule for affine operators overrides :meth:`factor`, or :meth:`split` if it is no factor."""
+
+    native: ClassVar[bool] = False  # the ordinary gradient is already this rule
+    at_input: ClassVar[bool] = False  # gives relevance to inputs that are zero
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        """Factor of the input (shape of ``op.x``) from the factor ``c`` of the output (shape of ``op.z``)."""
+        raise InvalidComposite(f"{self!r} is no rule for affine operators such as {op.call.operator.name!r}")
+
+    def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Factor of the input and, from rules that are no factor, relevance of the input."""
+        return self.factor(op, c), None
+
+    def local(self, engine: Propagation, call: Call) -> Any:
+        """Treat a call under a preset of plain gradients (guided backprop and its kin)."""
+        return engine.native(call)
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """``a / b``, and 0 where ``b`` is 0."""
+    return torch.where(b == 0, torch.zeros_like(a), a / b)
+
+
+def _bias_parts(op: Affine) -> tuple[Tensor | float, Tensor | float]:
+    return (0.0, 0.0) if op.bias is None else (op.bias.clamp(min=0), op.bias.clamp(max=0))
+
+
+@dataclass(frozen=True)
+class Zero(Rule):
+    """LRP-0: ``R_j = Σ_k a_j w_jk / Σ_0,j a_j w_jk R_k`` (review, Section V-B); the bias absorbs its share."""
+
+    native: ClassVar[bool] = True
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        if op.booking and op.bias is not None:
+            op.book("bias", op.bias * c)
+        return op.transpose(c)
+
+
+@dataclass(frozen=True)
+class Epsilon(Rule):
+    """LRP-ε: ``R_j = Σ_k a_j w_jk / (z_k + ε sign z_k) R_k`` (review, Section V-B), with ``sign 0 = 1``.
+
+    Args:
+        epsilon: the stabilizer, at least 0; it absorbs its share and so takes out weak, contradictory evidence.
+        relative: measure it in units of the root mean square of ``z``, per sample (first axis).
+    """
+
+    epsilon: float = 1e-6
+    relative: bool = False
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        z = op.z
+        size: Tensor | float = self.epsilon
+        if self.relative:
+            axes = tuple(range(1, z.dim())) or (0,)
+            size = self.epsilon * z.square().mean(axes, keepdim=True).sqrt()
+        stabilized = z + torch.where(z < 0, -size, size)  # type: ignore[arg-type]
+        s = divide(z * c, stabilized)
+        if op.booking:
+            op.book("stabilizer", (stabilized - z) * s)
+            if op.bias is not None:
+                op.book("bias", op.bias * s)
+        return op.transpose(s)
+
+
+@dataclass(frozen=True)
+class Gamma(Rule):
+    """LRP-γ: positive contributions weigh ``1 + γ`` (review, Section V-B).
+
+    An output that is negative favours its negative contributions instead, and signed inputs mean ``(x w)⁺`` and
+    ``(x w)⁻``: the generalized rule, which equals the review's for the non-negative neurons it is written for.
+
+    Args:
+        gamma: at least 0; 0 is LRP-0, infinity is z⁺.
+    """
+
+    gamma: float = 0.25
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        if op.nonneg and op.positive:
+            return self._short(op, c)
+        z, (positive, negative) = op.z, op.sums()
+        bias = _bias_parts(op)
+        up = z >= 0
+        side = torch.where(up, positive + bias[0], negative + bias[1])
+        denominator = z + self.gamma * side
+        s = divide(z * c, denominator)
+        if op.booking:
+            if op.bias is not None:
+                op.book("bias", (op.bias + self.gamma * torch.where(up, *bias)) * s)  # type: ignore[arg-type]
+            op.book("empty side", torch.where(denominator == 0, z * c, torch.zeros_like(s)))
+        boosted = (1 + self.gamma) * s
+        return op.back(torch.where(up, boosted, s), torch.where(up, s, boosted))
+
+    def _short(self, op: Affine, c: Tensor) -> Tensor:
+        """Non-negative inputs, and outputs of which only the positive carry relevance: one modified weight."""
+        w = op.weight
+        w = w + self.gamma * w.clamp(min=0)
+        bias = 0.0 if op.bias is None else op.bias + self.gamma * op.bias.clamp(min=0)
+        s = divide(op.z * c, op.forward(op.x, w) + bias)
+        if op.booking and op.bias is not None:
+            op.book("bias", bias * s)
+        return op.transpose(s, w)
+
+
+@dataclass(frozen=True)
+class AlphaBeta(Rule):
+    """LRP-αβ: ``R_j = Σ_k (α (a_j w_jk)⁺ / z_k⁺ - β (a_j w_jk)⁻ / z_k⁻) R_k`` (overview, Eq. 3), ``α - β = 1``.
+
+    Args:
+        alpha, beta: weights of positive and negative contributions; ``AlphaBeta(1 + b, b, bias=False)`` is the
+            earthquake paper's LRP-β (Eq. 4).
+        bias: positive biases join the positive sum, negative ones the negative; without, biases are ignored.
+
+    Raises:
+        InvalidComposite: where ``alpha - beta`` is not 1 or ``beta`` is negative.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise InvalidComposite(f"AlphaBeta needs beta >= 0 and alpha - beta = 1, not {self.alpha} and {self.beta}")
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        sums = op.sums() if self.beta else (op.positive_sum(), None)
+        biases = _bias_parts(op) if self.bias else (0.0, 0.0)
+        carried: list[Tensor | None] = []
+        for weight, total, bias in zip((self.alpha, -self.beta), sums, biases, strict=True):
+            if total is None:
+                carried.append(None)
+                continue
+            whole = total + bias
+            s = divide(weight * op.z * c, whole)
+            carried.append(s)
+            if op.booking:
+                op.book("bias", bias * s)
+                op.book("empty side", torch.where(whole == 0, weight * op.z * c, torch.zeros_like(s)))
+        return op.back(*carried)
+
+
+@dataclass(frozen=True)
+class ZPlus(Rule):
+    """z⁺: ``R_j = Σ_k (a_j w_jk)⁺ / Σ_j (a_j w_jk)⁺ R_k`` (thesis, Section 3; review, Section V-B); biases are ignored."""
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        total = op.positive_sum()
+        relevance = op.z * c
+        if op.booking:
+            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
+        return op.back(divide(relevance, total), None)
+
+
+@dataclass(frozen=True)
+class WinnerContrast(ZPlus):
+    """Contrastive excitation backprop: z⁺, and at the last affine operator the difference to the unit with negated weights.
+
+    There ``R_j = Σ_k ((a_j w_jk)⁺ / z_k⁺ - (a_j w_jk)⁻ / z_k⁻) R_k``, which sums to zero.
+    """
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        if op.origin.depth < op.call.engine.depth:
+            return super().factor(op, c)
+        relevance, (positive, negative) = op.z * c, op.sums()
+        p, q = divide(relevance, positive), divide(-relevance, negative)
+        if op.booking:
+            op.book("contrast", relevance - positive * p - negative * q)
+        return op.back(p, q)
+
+
+@dataclass(frozen=True)
+class Box(Rule):
+    """z^B for inputs in a box: ``R_i = Σ_j (x_i w_ij - l_i w_ij⁺ - h_i w_ij⁻) / Σ_i (...) R_j`` (review, Section V-B; thesis,
+    Eq. 3.70); biases are ignored.
+
+    Inputs that do not stem from the explained input (recurrent activations beside pixels) count with ``x_i w_ij⁺`` in the
+    same denominator.
+
+    Args:
+        low, high: bounds broadcastable to the explained input; absent, those given to ``explain(bounds=...)``, else each
+            sample's own range per channel (axis 1), widened to hold 0.
+    """
+
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
+    at_input: ClassVar[bool] = True
+
+    def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, w, source = op.x, op.weight, op.source
+        low, high = self._bounds(op)
+        pixels = None if source is None else source.pixels
+        if pixels is not None:
+            x, low, high = (torch.where(pixels, v, torch.zeros_like(v)) for v in (x, low, high))
+        up, down = w.clamp(min=0), w.clamp(max=0)
+        total = op.forward(x, w) - op.forward(low, up) - op.forward(high, down)
+        rest = None if pixels is None else torch.where(pixels, torch.zeros_like(x), op.x)
+        if rest is not None:
+            total = total + op.forward(rest, up)
+        relevance = op.z * c
+        # The terms cancel where an input sits on its bound: what lies below their rounding error is zero.
+        size = op.forward(x.abs() + low.abs() + high.abs(), w.abs())
+        total = torch.where(total.abs() > 4 * torch.finfo(total.dtype).eps * size, total, torch.zeros_like(total))
+        s = divide(relevance, total)
+        if op.booking:
+            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(s)))
+        given = x * op.transpose(s, w) - low * op.transpose(s, up) - high * op.transpose(s, down)
+        if rest is None:
+            return None, given
+        return torch.where(pixels, torch.zeros_like(x), op.transpose(s, up)), given  # type: ignore[arg-type]
+
+
+    def _bounds(self, op: Affine) -> tuple[Tensor, Tensor]:
+        if op.source is not None and op.source.low is not None and op.source.high is not None:
+            low, high = op.source.low, op.source.high
+        elif self.low is not None and self.high is not None:
+            low, high = (torch.as_tensor(b, dtype=op.x.dtype, device=op.x.device) for b in (self.low, self.high))
+        else:
+            low, high = own_range(op.x)
+        return low.expand_as(op.x), high.expand_as(op.x)
+
+
+def own_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each sample's own range per channel (axis 1), widened to hold 0; broadcastable to ``x``."""
+    axes = tuple(range(2, x.dim())) or tuple(range(1, x.dim())) or (0,)
+    return x.amin(axes, keepdim=True).clamp(max=0), x.amax(axes, keepdim=True).clamp(min=0)
+
+
+class _WeightRule(Rule):
+    """Shares that depend on the weights alone, over the inputs that exist."""
+
+    at_input: ClassVar[bool] = True
+
+    def shares(self, w: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        shares = self.shares(op.weight)
+        exists = torch.ones_like(op.x)
+        total = op.forward(exists, shares)
+        relevance = op.z * c
+        if op.booking:
+            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
+        return None, op.transpose(divide(relevance, total), shares)
+
+
+@dataclass(frozen=True)
+class WSquare(_WeightRule):
+    """w²: ``R_i = Σ_j w_ij² / Σ_i w_ij² R_j`` for unbounded inputs (review, Section V-B; thesis, Section 3)."""
+
+    def shares(self, w: Tensor) -> Tensor:
+        return w.square()
+
+
+@dataclass(frozen=True)
+class Flat(_WeightRule):
+    """Flat: every input of an output takes an equal share (review, Section V-B)."""
+
+    def shares(self, w: Tensor) -> Tensor:
+        return torch.ones_like(w)
+
+
+@dataclass(frozen=True)
+class Pass(Rule):
+    """Relevance passes unchanged from output to input, which must have the same shape."""
+
+    at_input: ClassVar[bool] = True
+
+    def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if op.x.shape != op.z.shape:
+            raise InvalidComposite(
+                f"Pass needs an operator that keeps the shape; {op.call.operator.name!r} in layer {op.call.layer!r} "
+                f"maps {tuple(op.x.shape)} to {tuple(op.z.shape)}"
+            )
+        return None, product(op.z, c)
+
+
+# ---------------------------------------------------------------------- attention
+
+
+@dataclass(frozen=True)
+class AttnLRP(Rule):
+    """Attention as AttnLRP has it: equal shares of each matrix product, the gradient for the softmax."""
+
+
+@dataclass(frozen=True)
+class CPLRP(Rule):
+    """Attention as CP-LRP has it: the attention weights are constant, the values take all."""
+
+
+# ---------------------------------------------------------------------- activations under plain gradients
+
+
+@dataclass(frozen=True)
+class Guided(Rule):
+    """Guided backprop: an activation passes only positive factors, times its own gradient (thesis, Eq. 3.30)."""
+
+    def local(self, engine: Propagation, call: Call) -> Any:
+        return engine.local(call, gradient=lambda pull, cs: pull(*_positive(cs)))
+
+
+@dataclass(frozen=True)
+class Deconv(Rule):
+    """Deconvnet: an activation passes only positive factors, whatever its own sign."""
+
+    def local(self, engine: Propagation, call: Call) -> Any:
+        return engine.local(call, gradient=lambda pull, cs: _positive(cs))
+
+
+def _positive(cs: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [None if c is None else c.clamp(min=0) for c in cs]

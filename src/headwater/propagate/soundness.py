@@ -1,0 +1,95 @@
+"""What is refused before work starts, and how the place is found where numbers stopped being finite."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from headwater.errors import NonFinite, UnsupportedModel
+from headwater.propagate import places
+
+_CHECKED: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, int], ...]] = weakref.WeakKeyDictionary()
+
+
+def check_model(model: Any, allow_training: bool = False) -> None:
+    """Refuse what cannot be explained as it stands.
+
+    Raises:
+        UnsupportedModel: a scripted or quantized module, dropout or batch norm in training mode, no callable.
+        NonFinite: NaN or infinity in a parameter or buffer.
+    """
+    if not callable(model):
+        raise UnsupportedModel(f"A model must be callable on its input; a {type(model).__name__} is not")
+    if not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        where = f"module {name!r}" if name else "the model"
+        if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            raise UnsupportedModel(f"{where} is TorchScript, whose operators cannot be seen: pass the eager module.")
+        if ".quantized" in type(module).__module__ and type(module).__module__.startswith("torch."):
+            raise UnsupportedModel(f"{where} ({type(module).__name__}) is quantized: pass the float module.")
+        if module.training:
+            _check_training(where, module, allow_training)
+    _check_weights(model)
+
+
+def _check_training(where: str, module: nn.Module, allow_training: bool) -> None:
+    if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 and not allow_training:
+        raise UnsupportedModel(f"{where} is dropout in training mode: call model.eval() before explaining.")
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        raise UnsupportedModel(f"{where} is batch norm in training mode: call model.eval() before explaining.")
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Look at the values of parameters once, and again only when one has changed."""
+    named = [(n, t) for n, t in model.named_parameters() if t.is_floating_point() and t.device.type != "meta"]
+    state = tuple((id(t), 0 if t.is_inference() else t._version) for _, t in named)
+    if _CHECKED.get(model) == state:
+        return
+    for name, tensor in named:
+        # A sum is finite only if every term is (or overflows, which the exact look then clears).
+        if not bool(tensor.detach().sum().isfinite()) and not bool(tensor.detach().isfinite().all()):
+            raise NonFinite(f"Parameter {name!r} holds NaN or infinity: load finite weights before explaining.")
+    _CHECKED[model] = state
+
+
+@contextlib.contextmanager
+def eager(model: Any) -> Iterator[None]:
+    """Run what the user compiled in eager mode, where its operators can be seen."""
+    compiled = isinstance(model, nn.Module) and any(type(m).__name__ == "OptimizedModule" for m in model.modules())
+    if not compiled:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class _Finder(TorchFunctionMode):
+    """Finds the first call whose result is NaN, or is infinite where its arguments were not."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.found = model, ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not self.found and isinstance(out, Tensor) and out.is_floating_point():
+            bad = out.isnan().any() or (out == torch.inf).any()
+            if bool(bad):
+                name = getattr(func, "__name__", str(func))
+                self.found = f"{name!r} {places.describe_here(self.model)}"
+        return out
+
+
+def locate(model: Any, run: Any) -> NonFinite:
+    """The error for an output that is not finite, naming the first call on the way that was not."""
+    with torch.no_grad(), _Finder(model) as finder:
+        run()
+    place = f", first after {finder.found}" if finder.found else ""
+    return NonFinite(f"The model's output holds NaN or infinity{place}: mend the model or its input.")

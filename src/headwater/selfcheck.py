@@ -1,0 +1,143 @@
+"""``hw.selfcheck``: does the engine serve this model rightly?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headwater.explain import Inputs, explain
+from headwater.explanation import Explanation, leaves
+from headwater.propagate.composites import preset
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, the largest deviation found, the tolerance, and whether it applied."""
+
+    name: str
+    deviation: float
+    tolerance: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.deviation <= self.tolerance
+
+
+class Report(tuple[Check, ...]):
+    """The checks of one model; true where all passed."""
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'ok  ' if c.passed else 'FAIL'} {c.name:44} {c.deviation:9.2e} (tolerance {c.tolerance:.0e}) {c.note}" for c in self
+        ]
+        return "\n".join([*lines, "all checks passed" if self.passed else "some checks failed"])
+
+    __repr__ = __str__
+
+
+def selfcheck(model: Callable[..., Any], x: Any, target: Any = None) -> Report:
+    """Check the engine on a model of one's own.
+
+    Args:
+        model, x, target: as for :func:`headwater.explain`.
+
+    Returns:
+        A report, true where all checks passed: the ledger balances at every operator; where nothing is absorbed and no share
+        is split, LRP-0 equals gradient x input; a batch equals its samples; output, parameters, buffers, modes, hooks and
+        gradients are as before. Deviations are relative to ``|f| + Σ|R|``.
+
+    Raises:
+        HeadwaterError: as :func:`headwater.explain`.
+    """
+    before = _state(model)
+    inputs = Inputs.of(x)
+    with torch.no_grad():
+        own = _output(inputs.call(model, inputs.values))
+    whole = explain(model, x, target, ledger=True)
+    tolerance = 1e-9 if whole.output.dtype == torch.float64 else 1e-4 if whole.output.dtype == torch.float32 else 5e-2
+    checks = [_balance(whole, tolerance), _gradient(model, x, target, tolerance)]
+    if inputs.samples > 1:
+        checks.append(_batch(model, inputs, target, whole, tolerance))
+    with torch.no_grad():
+        again = _output(inputs.call(model, inputs.values))
+    changed = _changes(before, _state(model))
+    checks.append(Check("the model's output is as before", float((own - again).abs().max()), 0.0))
+    checks.append(Check("the model is as before", float(len(changed)), 0.0, ", ".join(changed)))
+    return Report(checks)
+
+
+def _size(e: Explanation) -> Tensor:
+    size = e.output.detach().abs().double()
+    for r in leaves(e.relevance):
+        size = size + (r.detach().abs().double().flatten(1).sum(1) if len(r) == len(size) else r.detach().abs().double().sum())
+    return size.clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def _balance(e: Explanation, tolerance: float) -> Check:
+    worst = max(e.ledger, key=lambda row: float((row.unexplained.abs() / _size(e).cpu()).max()))
+    share = float((worst.unexplained.abs() / _size(e).cpu()).max())
+    return Check("the ledger balances at every operator", share, tolerance, f"worst: {worst.operator} in {worst.layer!r}")
+
+
+def _gradient(model: Any, x: Any, target: Any, tolerance: float) -> Check:
+    name = "LRP-0 equals gradient x input"
+    zero = explain(model, x, target, composite=preset("lrp_0"), ledger=True)
+    if not bool((zero.ledger.absorbed() <= tolerance * _size(zero).cpu()).all()):
+        return Check(name, 0.0, tolerance, "does not apply: something is absorbed")
+    other = explain(model, x, target, method="gradient_x_input")
+    gap = _difference(zero, other)
+    gates = {row.operator for row in zero.ledger} & {"mul", "div", "matmul", "bmm", "einsum", "lstm", "gru", "rms_norm", "layer_norm"}
+    if gates and gap > tolerance:
+        return Check(name, 0.0, tolerance, f"does not apply: {', '.join(sorted(gates))} split or gate")
+    return Check(name, gap, tolerance)
+
+
+def _difference(a: Explanation, b: Explanation) -> float:
+    pairs = zip(leaves(a.relevance), leaves(b.relevance), strict=True)
+    gap = max(float((r - s).abs().max()) for r, s in pairs)
+    return gap / float(_size(a).max())
+
+
+def _batch(model: Any, inputs: Inputs, target: Any, whole: Explanation, tolerance: float) -> Check:
+    fixed = whole.target if isinstance(whole.target, Tensor) and target is None else target
+    single = explain(model, inputs.pack(inputs.values), fixed, batch_size=1)
+    return Check("a batch equals its samples", _difference(whole, single), tolerance)
+
+
+def _output(raw: Any) -> Tensor:
+    from headwater.target import select_output
+
+    return select_output(raw).detach().clone()
+
+
+def _state(model: Any) -> dict[str, Any]:
+    if not isinstance(model, nn.Module):
+        return {}
+    state: dict[str, Any] = {"dtype": torch.get_default_dtype()}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        state[f"value of {name}"] = tensor.detach().clone()
+        state[f"requires_grad of {name}"] = tensor.requires_grad
+        state[f"gradient of {name}"] = None if tensor.grad is None else tensor.grad.clone()
+    for name, module in model.named_modules():
+        state[f"mode of {name}"] = module.training
+        state[f"hooks of {name}"] = len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+    return state
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    def same(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or a == b
+
+    return [key for key in before if key not in after or not same(before[key], after[key])]

@@ -1,0 +1,249 @@
+"""What scalar is explained: a logit, log-odds, a margin, a token, a hidden neuron, or any function of the output.
+
+A target turns the model's output into one score per sample. ``None`` goes by the output's shape: ``[N]`` is the score itself; ``[N, C]``
+the largest class; ``[N, T, V]`` the likeliest token at the last unpadded position; ``[N, C, H, W]`` (or ``[N, C, D, H, W]``) the class that wins
+most pixels, summed over the pixels where it wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.errors import InvalidTarget
+
+CHOICES = (
+    "an int, a list or LongTensor of N ints, a function of the output that returns [N] scores, or one of "
+    "headwater.target.LogOdds(c), Margin(a, b), Neuron(layer, index), Token(position, id), Sum(), Contrast(c)"
+)
+
+
+@dataclass(frozen=True)
+class LogOdds:
+    """Class against the rest: ``z_c - log Σ_{k≠c} exp z_k`` of ``[N, C]`` logits, the log-odds of class ``c``.
+
+    Args:
+        c: the class, one for each sample, or None for the predicted one.
+    """
+
+    c: int | Sequence[int] | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Margin:
+    """``z_a - z_b`` of ``[N, C]`` logits."""
+
+    a: int
+    b: int
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """``z_c`` minus the mean of the other classes' logits, of ``[N, C]``.
+
+    Args:
+        c: the class, one for each sample, or None for the predicted one.
+    """
+
+    c: int | Sequence[int] | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One activation inside the model.
+
+    Args:
+        layer: name of the module whose output holds it.
+        index: position in that output after the sample axis.
+    """
+
+    layer: str
+    index: int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Token:
+    """The logit of token ``id`` at ``position`` (negative counts from the end) of ``[N, T, V]``; ``id=None``: the likeliest."""
+
+    position: int = -1
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of a sample's whole output."""
+
+
+def select_output(output: Any) -> Tensor:
+    """The tensor to explain in what a model returned: ``logits`` where there are some, else the first float tensor.
+
+    Raises:
+        InvalidTarget: where there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        named: Any = output
+    elif dataclasses.is_dataclass(output):
+        named = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    else:
+        named = getattr(output, "_asdict", dict)() or {}
+    logits = named.get("logits", getattr(output, "logits", None))
+    if isinstance(logits, Tensor):
+        return logits
+    items = named.values() if named else output if isinstance(output, (tuple, list)) else ()
+    for item in items:
+        if isinstance(item, Tensor) and item.is_floating_point():
+            return item
+        if isinstance(item, (tuple, list, Mapping)):
+            try:
+                return select_output(item)
+            except InvalidTarget:
+                continue
+    raise InvalidTarget(f"The model returned {type(output).__name__} without a float tensor: nothing to explain in it")
+
+
+def score(output: Tensor, target: Any, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+    """One score per sample, and the target as resolved.
+
+    Args:
+        output: ``[N, ...]``.
+        target: see the module's text.
+        mask: ``[N, T]`` attention mask, for the last unpadded token.
+
+    Returns:
+        scores ``[N]``, and the resolved target (a LongTensor of classes where a class was chosen).
+
+    Raises:
+        InvalidTarget: for a target that the output does not have; the text lists the choices.
+    """
+    if isinstance(target, Sum):
+        return output.flatten(1).sum(1) if output.dim() > 1 else output, target
+    if isinstance(target, Margin):
+        _want(output, 2, target)
+        return _class(output, target.a) - _class(output, target.b), target
+    if isinstance(target, (LogOdds, Contrast)):
+        _want(output, 2, target)
+        return _against(output, target)
+    if isinstance(target, Token):
+        return _token(output, target)
+    if callable(target) and not isinstance(target, Tensor):
+        return _called(output, target)
+    return _index(output, target, mask)
+
+
+def _shape(output: Tensor) -> str:
+    return f"[{', '.join(map(str, output.shape))}]"
+
+
+def _want(output: Tensor, dim: int, target: Any) -> None:
+    if output.dim() != dim:
+        raise InvalidTarget(f"{target!r} needs an output of {dim} axes, not {_shape(output)}; choose {CHOICES}")
+
+
+def _classes(output: Tensor, target: Any) -> Tensor:
+    """Class indices ``[N]`` within axis 1 of the output."""
+    n, c = output.shape[:2]
+    if isinstance(target, int):
+        index = torch.full((n,), target, dtype=torch.long)
+    else:
+        index = torch.as_tensor(target)
+        if index.dtype.is_floating_point or index.dtype == torch.bool or index.dim() > 1:
+            raise InvalidTarget(f"A target of type {index.dtype} and shape {tuple(index.shape)}: choose {CHOICES}")
+        index = index.reshape(-1).long()
+        index = index.expand(n) if index.numel() == 1 else index
+    if index.numel() != n:
+        raise InvalidTarget(f"{index.numel()} targets for {n} samples: pass one, or one for each")
+    wrong = index[(index < -c) | (index >= c)]
+    if wrong.numel():
+        raise InvalidTarget(f"Target {int(wrong[0])} is out of range for an output of shape {_shape(output)}: 0 to {c - 1}")
+    return (index % c).to(output.device)
+
+
+def _class(output: Tensor, target: Any) -> Tensor:
+    index = _classes(output, target)
+    return output.gather(1, index[:, None]).squeeze(1)
+
+
+def _predicted(output: Tensor) -> Tensor:
+    return output.argmax(1)
+
+
+def _against(output: Tensor, target: LogOdds | Contrast) -> tuple[Tensor, Any]:
+    index = _predicted(output) if target.c is None else _classes(output, target.c)
+    chosen = output.gather(1, index[:, None]).squeeze(1)
+    others = torch.arange(output.shape[1], device=output.device) != index[:, None]
+    if output.shape[1] < 2:
+        raise InvalidTarget(f"{target!r} needs at least two classes, not an output of shape {_shape(output)}")
+    rest = output[others].view(output.shape[0], -1)
+    against = torch.logsumexp(rest, 1) if isinstance(target, LogOdds) else rest.mean(1)
+    return chosen - against, dataclasses.replace(target, c=index)
+
+
+def _token(output: Tensor, target: Token) -> tuple[Tensor, Any]:
+    _want(output, 3, target)
+    _, length, vocabulary = output.shape
+    if not -length <= target.position < length:
+        raise InvalidTarget(f"{target!r}: the output {_shape(output)} has positions 0 to {length - 1}")
+    if target.id is not None and not 0 <= target.id < vocabulary:
+        raise InvalidTarget(f"{target!r}: the output {_shape(output)} has tokens 0 to {vocabulary - 1}")
+    at = output[:, target.position]
+    index = _predicted(at) if target.id is None else torch.full((len(output),), target.id, device=output.device)
+    return at.gather(1, index[:, None]).squeeze(1), index
+
+
+def _called(output: Tensor, target: Callable[[Tensor], Any]) -> tuple[Tensor, Any]:
+    scores = target(output)
+    if not isinstance(scores, Tensor) or scores.shape != output.shape[:1]:
+        got = _shape(scores) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InvalidTarget(f"The target function must return scores [{output.shape[0]}], one a sample, not {got}")
+    return scores, target
+
+
+def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
+    dim = output.dim()
+    if isinstance(target, tuple) and dim == len(target) + 1 and all(isinstance(i, int) for i in target):
+        for i, n in zip(target, output.shape[1:], strict=True):
+            if not -n <= i < n:
+                raise InvalidTarget(f"Target {target} is out of range for an output of shape {_shape(output)}")
+        return output[(slice(None), *target)], target
+    if target is not None and not isinstance(target, (int, Tensor, list, tuple)):
+        raise InvalidTarget(f"A target of type {type(target).__name__} is not known: choose {CHOICES}")
+    if dim == 1:
+        if target is not None and not (isinstance(target, int) and target == 0):
+            raise InvalidTarget(f"An output of shape {_shape(output)} is one score a sample: leave the target out")
+        return output, None
+    if dim == 2:
+        index = _predicted(output) if target is None else _classes(output, target)
+        return output.gather(1, index[:, None]).squeeze(1), index
+    if dim == 3:
+        return _last_token(output, target, mask)
+    if dim in (4, 5):
+        return _pixels(output, target)
+    raise InvalidTarget(f"No default target for an output of shape {_shape(output)}: choose {CHOICES}")
+
+
+def _last_token(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
+    n, length, _ = output.shape
+    last = torch.full((n,), length - 1, device=output.device)
+    if mask is not None and mask.shape == output.shape[:2]:
+        last = (mask.to(output.device) != 0).long().mul(torch.arange(length, device=output.device)).argmax(1)
+    at = output[torch.arange(n, device=output.device), last]
+    index = _predicted(at) if target is None else _classes(at, target)
+    return at.gather(1, index[:, None]).squeeze(1), index
+
+
+def _pixels(output: Tensor, target: Any) -> tuple[Tensor, Any]:
+    winners = _predicted(output)
+    counts = torch.stack([(winners == k).flatten(1).sum(1) for k in range(output.shape[1])], 1)
+    index = counts.argmax(1) if target is None else _classes(output, target)
+    shape = (-1, *[1] * (output.dim() - 2))
+    own = winners == index.view(shape)
+    own = own | (own.flatten(1).sum(1) == 0).view(shape)  # a class that wins nowhere: all pixels
+    chosen = output[torch.arange(len(output), device=output.device), index]
+    return (chosen * own.to(output.dtype)).flatten(1).sum(1), index
