@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from headwater.errors import HeadwaterWarning, UnsupportedOperator
 from headwater.propagate import places, products, sources
+from headwater.propagate.checkpoints import called_directly
 from headwater.propagate.composites import Composite
 from headwater.propagate.operators import Operator, classify, functional
 from headwater.propagate.tags import Keeper, Source, Tag, attach, is_weight, product, raw_tag
@@ -170,7 +171,7 @@ class Propagation(TorchFunctionMode):
         """The valid tag of a live tensor; what an in-place operator has made stale is forgotten."""
         tag = self._own_tag(tensor)
         if tag is None or tag.version != tensor._version:
-            tag = Tag(self, tensor._version, tag.depth if tag else 0, tag.first if tag else True)
+            tag = Tag(self, tensor._version, tag.depth if tag else 0, first=tag.first if tag else True)
             attach(tensor, tag)
         return tag
 
@@ -228,6 +229,16 @@ class Propagation(TorchFunctionMode):
 
     # ------------------------------------------------------------------ one call
 
+    def __enter__(self) -> Propagation:
+        self._direct = called_directly()
+        self._direct.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._direct.__exit__(*error)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operator = classify(func)
         if operator.metadata:
@@ -238,8 +249,7 @@ class Propagation(TorchFunctionMode):
         if not live:
             return self._constant(operator, func, args, kwargs)
         if operator.body is not None:
-            with self:
-                return operator.body(*args, **kwargs)
+            return self.inside(operator.body, *args, **kwargs)
         call = Call(self, operator, func, args, kwargs, live)
         if not operator.elementwise and self._bent(live):
             self.settle(call)
@@ -251,6 +261,14 @@ class Propagation(TorchFunctionMode):
         if operator.inplace:
             return self._in_place(call)
         return self._treat(call)
+
+    def inside(self, body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a Python function under the engine again, from inside a call."""
+        super().__enter__()
+        try:
+            return body(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)
 
     def redo(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """A torch call made inside a treatment, treated like a call of the model's."""
@@ -287,6 +305,8 @@ class Propagation(TorchFunctionMode):
             self.keeper.preserve(args[0])
         ids = next((t.ids for t in tags if t is not None and t.ids and t.engine is self), 0) if self.ids else 0
         if ids and operator.name in ("embedding", "embedding_bag"):
+            if operator.body is not None:
+                return self.inside(operator.body, *args, **kwargs)
             return self._embed(operator, ids, func, args, kwargs)
         out = func(*args, **kwargs)
         if not tags:
@@ -307,7 +327,7 @@ class Propagation(TorchFunctionMode):
         """Token ids are explained at their embedding: its output becomes an explained leaf."""
         if operator.name == "embedding_bag":
             return operator.handler(self, SimpleNamespace(args=args, kwargs=kwargs))
-        out = func(*args, **kwargs)
+        out = func(*args, **kwargs)  # F.embedding(ids, weight), torch.embedding(weight, ids)
         entry = self.adopt(out if out.requires_grad else out.detach().requires_grad_())
         self.ids[ids][1].append(entry)
         return entry.live
@@ -356,7 +376,7 @@ class Propagation(TorchFunctionMode):
         known = nonneg if nonneg is not None else policy == "always" or (policy == "keep" and call.nonneg)
         for t in flat([out]):
             if t.requires_grad and not any(t is x for x in call.live):
-                attach(t, Tag(self, t._version, call.depth, call.first, known))
+                attach(t, Tag(self, t._version, call.depth, first=call.first, nonneg=known))
         if self.planning:
             first = next(iter(flat([out])), None)
             call.shape = tuple(first.shape) if first is not None else ()
@@ -544,7 +564,7 @@ class Propagation(TorchFunctionMode):
         for t in (target, target._base):
             if t is not None:
                 known = like.nonneg if like is not None else call.operator.nonneg == "always"
-                attach(t, Tag(self, t._version, call.depth, call.first, known and t is target))
+                attach(t, Tag(self, t._version, call.depth, first=call.first, nonneg=known and t is target))
 
     def warn_detached(self, call: Call) -> None:
         """Warn that the model itself ends the relevance of a live tensor here."""

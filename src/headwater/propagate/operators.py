@@ -132,6 +132,23 @@ def lerp(engine: Any, call: Any) -> Any:
     return engine.redo(torch.add, start, engine.redo(torch.mul, engine.redo(torch.sub, end, start), weight))
 
 
+def gated_linear_unit(engine: Any, call: Any) -> Any:
+    """``glu``: one half times the sigmoid of the other."""
+    x, dim = affine.bind(call, "input dim", None, -1)
+    value, gate = engine.redo(torch.chunk, x, 2, dim)
+    return engine.redo(torch.mul, value, engine.redo(torch.sigmoid, gate))
+
+
+def cosine_similarity(engine: Any, call: Any) -> Any:
+    """A product of two vectors, each divided by its constant length."""
+    a, b, dim, eps = affine.bind(call, "x1 x2 dim eps", None, None, 1, 1e-8)
+    units = []
+    for x in (a, b):
+        length = engine.redo(torch.clamp, engine.redo(torch.linalg.vector_norm, x, 2, dim, True), min=eps)
+        units.append(engine.redo(torch.div, x, length))
+    return engine.redo(torch.sum, engine.redo(torch.mul, *units), dim)
+
+
 def add_quotient(engine: Any, call: Any) -> Any:
     """``addcmul`` and ``addcdiv``: a sum and a product or quotient."""
     base, a, b, value = affine.bind(call, "input tensor1 tensor2 value", None, None, None, 1)
@@ -169,7 +186,7 @@ grid_sampler_2d grid_sampler_3d col2im index_add scatter scatter_add scatter_red
 index_fill masked_scatter put select_scatter slice_scatter masked_fill fill zero copy setitem where cat concat concatenate
 stack hstack vstack dstack column_stack row_stack block_diag pad constant_pad_nd trace norm vector_norm linalg_vector_norm
 matrix_norm linalg_norm std nuclear_norm frobenius_norm pdist prelu rrelu renorm sparse_sampled_addmm
-_sparse_mm spmm to_dense to_sparse coalesce cumulative_trapezoid trapezoid trapz logcumsumexp_ diff cross_ fft_fft fft_ifft fft_rfft
+_sparse_mm spmm to_dense to_sparse coalesce _pack_padded_sequence _pad_packed_sequence cumulative_trapezoid trapezoid trapz logcumsumexp_ diff cross_ fft_fft fft_ifft fft_rfft
 fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft complex fft_fftshift fft_ifftshift
 segment_matmul_ max_unpool1d quantile nanquantile"""
 _JOINS = """index_add scatter scatter_add index_put index_copy index_fill masked_scatter put select_scatter slice_scatter
@@ -226,6 +243,8 @@ def _rows() -> dict[str, Operator]:
     add("var", "product", variance, nonneg="always")
     add("var_mean std_mean", "product", with_mean)
     add("lerp", "product", lerp)
+    add("glu", "product", gated_linear_unit)
+    add("cosine_similarity", "product", cosine_similarity)
     add("addcmul addcdiv", "product", add_quotient)
     add("cdist pairwise_distance dist", "homogeneous", distance)
     add("softmax _softmax special_softmax log_softmax special_log_softmax", "softmax", products.softmax)

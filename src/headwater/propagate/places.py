@@ -51,14 +51,14 @@ def describe_here(model: Any) -> str:
 
 def leads_to(tensor: Tensor, leaves: Iterable[Tensor]) -> bool:
     """Whether the autograd graph above ``tensor`` reaches one of ``leaves``."""
-    wanted = {id(torch.autograd.graph.get_gradient_edge(leaf).node) for leaf in leaves}
+    wanted = {torch.autograd.graph.get_gradient_edge(leaf).node for leaf in leaves}
     stack, seen = [tensor.grad_fn], set()
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if id(node) in wanted:
+        if node in wanted:
             return True
         stack.extend(edge[0] for edge in node.next_functions)
     return False

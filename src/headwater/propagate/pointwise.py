@@ -7,6 +7,7 @@ from a *root* to its result; when another operator uses the result, its factor g
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,9 @@ class Chain:
             slope = torch.autograd.grad(value.sum(), z, create_graph=True, allow_unused=True)[0]
             slope = torch.zeros_like(z) if slope is None else slope
             bend = None
-            if slope.requires_grad:
-                bend = torch.autograd.grad(slope.sum(), z, allow_unused=True)[0]
+            # Some kernels have no second derivative: those are of pieces that are straight.
+            with contextlib.suppress(RuntimeError):
+                bend = torch.autograd.grad(slope.sum(), z, allow_unused=True)[0] if slope.requires_grad else None
         bend = torch.zeros_like(z) if bend is None else bend
         return value.detach(), slope.detach(), torch.nan_to_num(bend.detach(), 0.0, 0.0, 0.0)
 
@@ -195,7 +197,8 @@ def _extend(engine: Propagation, call: Call) -> Any:
     tag = engine.tag(out)
     tag.chain = Chain(_root(engine, first), _replay(engine, call), degree, logarithm)
     tag.call = call
-    call.release()
+    if degree == BENT:
+        call.release()
     return out
 
 

@@ -80,7 +80,7 @@ class Epsilon(Rule):
         if self.relative:
             axes = tuple(range(1, z.dim())) or (0,)
             size = self.epsilon * z.square().mean(axes, keepdim=True).sqrt()
-        stabilized = z + torch.where(z < 0, -size, size)  # type: ignore[arg-type]
+        stabilized = torch.where(z < 0, z - size, z + size)
         s = divide(z * c, stabilized)
         if op.booking:
             op.book("stabilizer", (stabilized - z) * s)

@@ -41,7 +41,7 @@ class Tag:
         "version", "weight",
     )  # fmt: skip
 
-    def __init__(self, engine: Any, version: int, depth: int = 0, nonneg: bool = False, first: bool = True) -> None:
+    def __init__(self, engine: Any, version: int, depth: int = 0, *, first: bool = True, nonneg: bool = False) -> None:
         self.engine = engine
         self.version = version
         self.depth = depth  # affine operators on the longest path from the input
@@ -59,7 +59,7 @@ class Tag:
 
     def renewed(self, version: int) -> Tag:
         """The same facts for a copy of the tensor."""
-        tag = Tag(self.engine, version, self.depth, self.nonneg, self.first)
+        tag = Tag(self.engine, version, self.depth, first=self.first, nonneg=self.nonneg)
         tag.gate, tag.source, tag.affine = self.gate, self.source, self.affine
         tag.chain, tag.call = self.chain, self.call
         return tag
