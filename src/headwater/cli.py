@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +50,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Follow a prediction back to its source: which parts of the input carried it.",
 )
+
+ROWS = 20  # samples that are listed in the terminal
 
 ModelArgument = Annotated[
     str,
@@ -106,18 +110,21 @@ def explain(
     """Explain what in each INPUT carried the MODEL's decision; write a page, a picture and the numbers."""
     resolved = _target(target)
     loaded, samples = _load(model, inputs, weights, size, mean, std, drop)
-    explanation = hw.explain(
-        loaded.model,
-        samples.x,
-        target=resolved,
-        method=method,
-        composite=composite,
-        bounds=samples.bounds if bounds is None else _numbers("--bounds", bounds, 2),
-        ledger=ledger,
-        batch_size=batch_size,
-    )
+    with _blaming_input(loaded.model, samples.x):
+        explanation = hw.explain(
+            loaded.model,
+            samples.x,
+            target=resolved,
+            method=method,
+            composite=composite,
+            bounds=samples.bounds if bounds is None else _numbers("--bounds", bounds, 2),
+            ledger=ledger,
+            batch_size=batch_size,
+        )
     console = Console()
-    _print_table(console, results.HEADER, results.rows(explanation, samples))
+    _print_table(console, results.HEADER, islice(results.rows(explanation, samples), ROWS))
+    if len(samples.names) > ROWS:
+        console.print(f"and {len(samples.names) - ROWS} more, in the page", highlight=False)
     if explanation.ledger is not None:
         _print_table(console, results.CAUSES, results.absorbed(explanation))
         console.print(results.audit_line(explanation), highlight=False)
@@ -144,7 +151,8 @@ def plan(
 ) -> None:
     """List every operator call of the MODEL on INPUT with its rule, or the gap where there is none."""
     loaded, samples = _load(model, inputs, weights, size, mean, std, drop)
-    typer.echo(str(hw.plan(loaded.model, samples.x, composite=composite)))
+    with _blaming_input(loaded.model, samples.x):
+        typer.echo(str(hw.plan(loaded.model, samples.x, composite=composite)))
 
 
 @app.command(epilog="Example: headwater methods")
@@ -199,6 +207,24 @@ def _in_precision_of(model: nn.Module, samples: Samples) -> Samples:
     x = samples.x
     converted = {name: cast(part) for name, part in x.items()} if isinstance(x, dict) else cast(x)
     return replace(samples, x=converted)
+
+
+@contextmanager
+def _blaming_input(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Iterator[None]:
+    """Say so in one sentence where it is the model itself that cannot take the input."""
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except Exception:
+        try:
+            with torch.no_grad():
+                model(**x) if isinstance(x, dict) else model(x)
+        except Exception as error:  # the model is the user's: it may raise anything
+            shapes = {name: list(part.shape) for name, part in x.items()} if isinstance(x, dict) else list(x.shape)
+            reason = str(error).strip().partition("\n")[0]
+            raise InvalidInput(f"the model cannot take an input of shape {shapes}: {reason}") from error
+        raise
 
 
 def _numbers(option: str, text: str | None, *counts: int) -> tuple[float, ...] | None:

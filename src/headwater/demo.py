@@ -221,10 +221,12 @@ def _photograph_section(results: Results, index: int) -> report.Section:
     end = scale_of([own, rest])
     logit, odds = (float(found.output[index]) for found in (results.of_class, results.against_rest))
     pictures = [
-        report.Picture(_photograph_png(photograph), photograph.name, "as the model gets it, 224 × 224"),
-        report.Picture(pixels_png(to_rgb(own, end)), photograph.label, f"logit {logit:.2f}"),
+        report.Picture(_photograph_png(photograph), photograph.name, "as the model gets it"),
+        report.Picture(pixels_png(to_rgb(own, end)), photograph.label, f"logit {_number(logit)}"),
         report.Picture(pixels_png(overlay_rgb(own, photograph.pixels, end)), "the same, over the photograph"),
-        report.Picture(pixels_png(to_rgb(rest, end)), f"{photograph.label} against the rest", f"log-odds {odds:.2f}"),
+        report.Picture(
+            pixels_png(to_rgb(rest, end)), f"{photograph.label} against the rest", f"log-odds {_number(odds)}"
+        ),
         report.Picture(pixels_png(overlay_rgb(rest, photograph.pixels, end)), "the same, over the photograph"),
     ]
     scale = report.Scale(f"{signed(-end)} and below", f"{signed(end)} and above")
@@ -236,8 +238,9 @@ def _methods_section(results: Results) -> report.Section:
     parts: list[report.Part] = [
         report.Paragraph(
             "Each method explains the predicted class. Their units differ, so each map has a scale of its own, given "
-            "below it; sensitivity and excitation backprop know no negative relevance."
-        )
+            "below it; deep Taylor, excitation backprop and sensitivity know no negative relevance."
+        ),
+        report.Scale("against", "for the class"),
     ]
     for index, photograph in enumerate(results.photographs):
         pictures = [report.Picture(_photograph_png(photograph), photograph.name, photograph.label)]
@@ -252,27 +255,29 @@ def _methods_section(results: Results) -> report.Section:
 def _ledger_section(results: Results) -> report.Section:
     found = results.of_class
     assert found.ledger is not None
-    causes = found.ledger.causes()
-    totals = found.relevance.double().flatten(1).sum(1)
-    unexplained = _unexplained(found)
+    causes = {cause: amount for cause, amount in found.ledger.causes().items() if amount.any()}
+    columns = [found.output, found.relevance.double().flatten(1).sum(1), *causes.values()]
     rows = [
-        [
-            photograph.name,
-            f"{found.output[index]:.3f}",
-            f"{totals[index]:.3f}",
-            *(f"{amount[index]:+.3f}".replace("-", "−") for amount in causes.values()),
-            f"{unexplained[index]:.1e}",
-        ]
-        for index, photograph in enumerate(results.photographs)
+        [photograph.name, *(_number(float(column[index])) for column in columns), _number(unexplained)]
+        for index, (photograph, unexplained) in enumerate(
+            zip(results.photographs, _unexplained(found).tolist(), strict=True)
+        )
     ]
-    header = ["photograph", "logit", "sum over pixels", *(f"absorbed: {cause}" for cause in causes), "unexplained"]
-    text = report.Paragraph(
-        f"Relevance starts as the logit and is followed through {len(found.ledger)} operators. What does not reach the "
-        "pixels was absorbed, and each cause is computed by its own formula: logit = sum over pixels + absorbed. The "
-        "last column is the largest amount that any single operator lost or made without a name, in parts of |logit| + "
-        "Σ|R|."
-    )
-    return report.Section("The ledger: where relevance stayed", [text, report.Table(header, rows)])
+    header = ["photograph", "logit", "sum over pixels", *(f"absorbed by: {cause}" for cause in causes), "unexplained"]
+    parts: list[report.Part] = [
+        report.Paragraph(
+            f"Relevance starts as the logit and is followed through {len(found.ledger)} operators. What does not reach "
+            "the pixels was absorbed, and each cause is computed by its own formula: logit = sum over pixels + "
+            "absorbed. Of these logits, biases, those of the batch normalizations included, keep "
+            f"{_kept_by_bias(found):.0%}; the maps show where the rest came from."
+        ),
+        report.Table(header, rows),
+        report.Paragraph(
+            "Unexplained is the largest amount that any single operator lost or made without a cause, in parts of "
+            "|logit| + Σ|R|. Causes that absorbed nothing are left out."
+        ),
+    ]
+    return report.Section("The ledger: where relevance stayed", parts)
 
 
 def _plan_section(results: Results) -> report.Section:
@@ -287,6 +292,17 @@ def _unexplained(found: hw.Explanation) -> Tensor:
     assert found.ledger is not None
     amount = found.relevance.double().abs().flatten(1).sum(1) + found.output.double().abs()
     return found.ledger.unexplained().abs() / amount
+
+
+def _kept_by_bias(found: hw.Explanation) -> float:
+    """The part of all the explained scores together that biases absorbed."""
+    assert found.ledger is not None
+    return float(found.ledger.causes()["bias"].sum() / found.output.double().sum())
+
+
+def _number(value: float) -> str:
+    small = 0.0 < abs(value) < 5e-4
+    return f"{value:.1e}".replace("-", "−") if small else f"{value:.3f}".replace("-", "−")
 
 
 def _photograph_png(photograph: Photograph) -> bytes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from headwater.propagate.captures import Captures
 from headwater.propagate.composites import Composite, preset
 from headwater.propagate.engine import Entry, Propagation
 from headwater.propagate.plan import Plan, plan_calls
-from headwater.propagate.rules import Box, WSquare, ZPlus, own_range
+from headwater.propagate.rules import Box, own_range
 from headwater.propagate.tags import product
 
 
@@ -73,18 +72,18 @@ def explain(
     row = methods.find(method)
     soundness.check_model(model, allow_training)
     inputs = Inputs.of(x)
-    table = _composite(row, composite, inputs, bounds)
+    table = _composite(row, composite)
     job = Job(model, row, table, bounds, ledger, tuple(layers), seed, differentiable, allow_training, squared)
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), _same_randomness(inputs, seed):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         if batch_size is None or batch_size >= inputs.samples:
             return job.finish([job.run(inputs, target)], inputs)
         if batch_size < 1:
             raise InvalidInput(f"batch_size must be at least 1, not {batch_size}")
         starts = range(0, inputs.samples, batch_size)
-        parts = [
-            job.run(inputs.slice(i, i + batch_size), _slice_target(target, i, batch_size, inputs.samples))
-            for i in _tracked(starts, progress)
-        ]
+        parts = []
+        for i in _tracked(starts, progress):
+            part = replace(job, bounds=_slice_bounds(bounds, i, batch_size, inputs.samples))
+            parts.append(part.run(inputs.slice(i, i + batch_size), _slice_target(target, i, batch_size, inputs.samples)))
         return job.finish(parts, inputs)
 
 
@@ -105,10 +104,10 @@ def plan(
     row = methods.find(method)
     soundness.check_model(model)
     inputs = Inputs.of(x)
-    table = _composite(row, composite, inputs, bounds)
+    table = _composite(row, composite)
     job = Job(model, row, table, bounds, False, (), 0, False, False, False)
-    engine = Propagation(table, model, planning=True)
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), _same_randomness(inputs, 0):
+    engine = Propagation(table, model, planning=True, seed=0)
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         try:
             entered = job.enter(engine, inputs)
             with engine:
@@ -190,6 +189,7 @@ class Inputs:
         return not (bool((value == -torch.inf).any()) and bool(((value == 0) | (value == -torch.inf)).all()))
 
     def slice(self, start: int, stop: int) -> Inputs:
+        """The samples from ``start`` to ``stop``."""
         n = self.samples
         cut = [v[start:stop] if isinstance(v, Tensor) and len(v) == n else v for v in self.values]
         return Inputs(cut, self.names, self.single)
@@ -234,9 +234,17 @@ class Job:
 
     def run(self, inputs: Inputs, target: Any) -> Part:
         """Explain one batch."""
+        try:
+            return self._attempt(inputs, target)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+        return self._attempt(inputs, target, isolate=True)
+
+    def _attempt(self, inputs: Inputs, target: Any, isolate: bool = False) -> Part:
         engine = Propagation(
             self.composite, self.model, ledger=self.ledger, differentiable=self.differentiable,
-            allow_training=self.allow_training,
+            allow_training=self.allow_training, isolate=isolate, seed=self.seed,
         )  # fmt: skip
         try:
             return self._run(engine, inputs, target)
@@ -248,9 +256,15 @@ class Job:
         hidden = (target.layer,) if isinstance(target, targets.Neuron) else ()
         with Captures(engine, self.model, (*self.layers, *hidden)) as captures, engine:
             raw = inputs.call(self.model, entered)
-            output = captures.neuron(target) if hidden else engine.settled(targets.select_output(raw))
-            self._warn_probabilities(engine, output)
-            scores, resolved = (output, target) if hidden else targets.score(output, target, inputs.mask)
+            if hidden:
+                scores, resolved = captures.neuron(target), target
+            elif targets.is_function(target):
+                scores, resolved = targets.call(raw, target, inputs.samples), target
+            else:
+                output = engine.settled(targets.select_output(raw))
+                self._warn_probabilities(engine, output)
+                scores, resolved = targets.score(output, target, inputs.mask)
+        scores = engine.settled(scores)
         if not bool(scores.isfinite().all()):
             raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
         if not engine.reaches(scores):
@@ -266,7 +280,7 @@ class Job:
 
     def enter(self, engine: Propagation, inputs: Inputs) -> list[Any]:
         """Make the explained arguments live; what the model is to be called with."""
-        boxed = any(isinstance(rule, Box) for rule in self.composite.rules)
+        boxed = self.bounds is not None or any(isinstance(rule, Box) for rule in self.composite.rules)
         entered = []
         for i, value in enumerate(inputs.values):
             if not inputs.explained(i):
@@ -354,28 +368,16 @@ def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor |
     return totals
 
 
-def _composite(row: methods.Method, composite: Composite | str | None, inputs: Inputs, bounds: Any) -> Composite:
+def _composite(row: methods.Method, composite: Composite | str | None) -> Composite:
     if composite is None:
-        return _by_domain(inputs, bounds) if row.name == "deep_taylor" else preset(row.composite)
+        return preset(row.composite)
     if row.result != "relevance" or row.name == "gradient_x_input":
         raise InvalidInput(f"Method {row.name!r} takes no composite; it is defined by its own")
     if isinstance(composite, str):
-        return _by_domain(inputs, bounds) if composite == "deep_taylor" else preset(composite)
+        return preset(composite)
     if not isinstance(composite, Composite):
         raise InvalidInput(f"composite must be a preset's name or a headwater.Composite, not {type(composite).__name__}")
     return composite
-
-
-def _by_domain(inputs: Inputs, bounds: Any) -> Composite:
-    """Deep Taylor: the input rule fits the input's domain: a box, non-negative values, or the whole axis."""
-    floats = [v for i, v in enumerate(inputs.values) if inputs.explained(i) and v.is_floating_point()]
-    if bounds is not None:
-        rule: Any = Box()
-    elif floats and all(bool((v >= 0).all()) for v in floats):
-        rule = ZPlus()
-    else:
-        rule = WSquare()
-    return Composite({**preset("deep_taylor").rows, "input": rule}, name="deep_taylor")
 
 
 def _part_of(bounds: Any, inputs: Inputs, i: int) -> Any:
@@ -418,9 +420,16 @@ def _unreached(inputs: Inputs, engine: Propagation) -> str:
 
 
 def _slice_target(target: Any, start: int, size: int, n: int) -> Any:
-    if isinstance(target, (Tensor, list)) and len(target) == n:
-        return target[start : start + size]
-    return target
+    one_each = isinstance(target, (Tensor, list, tuple)) and len(target) == n
+    return target[start : start + size] if one_each else target
+
+
+def _slice_bounds(bounds: Any, start: int, size: int, n: int) -> Any:
+    if isinstance(bounds, Mapping):
+        return {k: _slice_bounds(v, start, size, n) for k, v in bounds.items()}
+    if bounds is None:
+        return None
+    return tuple(b[start : start + size] if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)
 
 
 def _cat(parts: list[Any]) -> Any:
@@ -440,14 +449,3 @@ def _tracked(starts: range, progress: bool | None) -> Any:
     from rich.progress import track
 
     return track(starts, "explaining", console=Console(stderr=True))
-
-
-@contextlib.contextmanager
-def _same_randomness(inputs: Inputs, seed: int) -> Iterator[None]:
-    """Seed what is random, and give the generators back as they were."""
-    devices = sorted({v.device.index or 0 for v in inputs.values if isinstance(v, Tensor) and v.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
-        torch.random.default_generator.manual_seed(seed)
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(seed)
-        yield

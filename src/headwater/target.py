@@ -132,8 +132,6 @@ def score(output: Tensor, target: Any, mask: Tensor | None = None) -> tuple[Tens
         return _against(output, target)
     if isinstance(target, Token):
         return _token(output, target)
-    if callable(target) and not isinstance(target, Tensor):
-        return _called(output, target)
     return _index(output, target, mask)
 
 
@@ -152,7 +150,10 @@ def _classes(output: Tensor, target: Any) -> Tensor:
     if isinstance(target, int):
         index = torch.full((n,), target, dtype=torch.long)
     else:
-        index = torch.as_tensor(target)
+        try:
+            index = torch.as_tensor(target)
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidTarget(f"A target {target!r} is not known: choose {CHOICES}") from None
         if index.dtype.is_floating_point or index.dtype == torch.bool or index.dim() > 1:
             raise InvalidTarget(f"A target of type {index.dtype} and shape {tuple(index.shape)}: choose {CHOICES}")
         index = index.reshape(-1).long()
@@ -197,12 +198,22 @@ def _token(output: Tensor, target: Token) -> tuple[Tensor, Any]:
     return at.gather(1, index[:, None]).squeeze(1), index
 
 
-def _called(output: Tensor, target: Callable[[Tensor], Any]) -> tuple[Tensor, Any]:
-    scores = target(output)
-    if not isinstance(scores, Tensor) or scores.shape != output.shape[:1]:
+def is_function(target: Any) -> bool:
+    """Whether a target is the user's own function of the output."""
+    return callable(target) and not isinstance(target, Tensor)
+
+
+def call(raw: Any, target: Callable[[Any], Any], n: int) -> Tensor:
+    """Scores ``[N]`` from a user's function of what the model returned.
+
+    Raises:
+        InvalidTarget: where it returns anything else.
+    """
+    scores = target(raw)
+    if not isinstance(scores, Tensor) or scores.dim() != 1:
         got = _shape(scores) if isinstance(scores, Tensor) else type(scores).__name__
-        raise InvalidTarget(f"The target function must return scores [{output.shape[0]}], one a sample, not {got}")
-    return scores, target
+        raise InvalidTarget(f"The target function must return scores [{n}], one a sample, not {got}")
+    return scores
 
 
 def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, Any]:

@@ -12,6 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from headwater.errors import UnsupportedModel
 from headwater.propagate import places
+from headwater.propagate.rules import divide
 from headwater.propagate.tags import Kept, is_weight, product
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ class LinearMap:
     def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
         return c.matmul(w)
 
-    def channels(self, z: Tensor) -> int | None:
-        return 1 if z.dim() == 2 else None
+    def channels(self, z: Tensor) -> tuple[int, ...]:
+        return (-1,)
+
+    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
+        return t if t.shape == z.shape[-1:] else None
 
     def scale(self, w: Tensor, s: Tensor) -> Tensor:
         return w * s[:, None]
@@ -49,8 +53,12 @@ class ConvMap:
         mask = [True, False, False]
         return torch.ops.aten.convolution_backward(c, shape, w, None, *self.options, mask)[0]  # type: ignore[no-any-return]
 
-    def channels(self, z: Tensor) -> int | None:
-        return 1
+    def channels(self, z: Tensor) -> tuple[int, ...]:
+        return (1, -1, *[1] * (z.dim() - 2))
+
+    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
+        alone = t.numel() == z.shape[1] and (t.shape[-z.dim() + 1 :] == z.shape[1:2] + (1,) * (z.dim() - 2))
+        return t.reshape(-1) if alone else None
 
     def scale(self, w: Tensor, s: Tensor) -> Tensor:
         transposed, groups = self.options[3], self.options[5]
@@ -72,11 +80,14 @@ class AnyMap:
             z = self.forward(x, w)
         return torch.autograd.grad(z, x, c, create_graph=torch.is_grad_enabled())[0]
 
-    def channels(self, z: Tensor) -> int | None:
-        return None
+    def channels(self, z: Tensor) -> tuple[int, ...]:
+        return (-1,)
 
-    def scale(self, w: Tensor, s: Tensor) -> Tensor:
-        raise NotImplementedError("a general linear map has no channel axis to scale")
+    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
+        return t if t.shape == z.shape[-1:] else None
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor | None:
+        return None  # no known axis of its weight is the channels'
 
 
 Map = LinearMap | ConvMap | AnyMap
@@ -127,7 +138,11 @@ class Affine:
     @property
     def weight(self) -> Tensor:
         """The weight, with a following batch norm folded in."""
-        return self._weight if self._scale is None else self.map.scale(self._weight, self._scale)
+        if self._scale is None:
+            return self._weight
+        scaled = self.map.scale(self._weight, self._scale)
+        assert scaled is not None
+        return scaled
 
     @property
     def positive(self) -> bool:
@@ -197,7 +212,7 @@ class Affine:
         factor, relevance = rule.split(self, c)
         if relevance is not None and self.source is None:
             # No explained input within reach to give relevance to: what falls on zeros has nowhere to go.
-            extra = torch.where(self.x == 0, torch.zeros_like(relevance), relevance / self.x)
+            extra = divide(relevance, self.x)
             if self.booking:
                 self.book("zero input", relevance - product(self.x, extra))
             factor, relevance = extra if factor is None else factor + extra, None
@@ -228,31 +243,33 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     return out
 
 
-def fold(
-    engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift: Tensor, channelwise: bool
-) -> Tensor | None:
+def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
     """Treat ``x * scale + shift`` after an affine call as one affine call from that call's own input.
 
-    Returns None where there is nothing to fold into, or where the rule (LRP-0) makes no difference.
+    Args:
+        engine, call: the call that scales and shifts.
+        x: its input, which an affine call made.
+        scale, shift: one value for each channel.
+
+    Returns:
+        The output; None where there is nothing to fold into, or where the rule (LRP-0) makes no difference.
     """
     affine = engine.tag(x).affine
-    if affine is None:
+    if affine is None or (scale is not None and isinstance(affine.map, AnyMap)):
         return None
     rule = engine.composite.early(affine.origin)
     if rule is not None and rule.native:
         return None
+    shape = affine.map.channels(x)
     bias = affine.bias
-    if channelwise:
-        if affine.map.channels(affine.z) != 1:
-            return None
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        bias = shift.view(shape) if bias is None else shift.view(shape) + bias * scale.view(shape)  # type: ignore[union-attr]
-    else:
-        bias = shift if bias is None else shift + bias
-    if scale is not None and affine._scale is not None:
-        scale = scale * affine._scale
-    scale = affine._scale if scale is None else scale
-    whole = Affine(call, affine.map, affine.live, affine._weight, bias, scale, affine.origin)
+    if scale is not None:
+        bias = None if bias is None else bias * scale.view(shape)
+        scale = scale if affine._scale is None else scale * affine._scale
+    if shift is not None:
+        bias = shift.view(shape) if bias is None else bias + shift.view(shape)
+    whole = Affine(
+        call, affine.map, affine.live, affine._weight, bias, affine._scale if scale is None else scale, affine.origin
+    )
     out = treat(engine, call, whole)
     assert whole._z is not None
     affine.folded = whole, (get_gradient_edge(out), whole._z)
@@ -349,9 +366,11 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
         refuse_training(engine, "Batch norm uses batch statistics")
     scale = (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
     shift = -mean * scale if b is None else b - mean * scale
-    folded = fold(engine, call, x, scale, shift, channelwise=True)
-    if folded is not None:
-        return folded
+    affine = engine.tag(x).affine
+    if affine is not None and (x.dim() == 2 or isinstance(affine.map, ConvMap)):  # else its channels are not axis 1
+        folded = fold(engine, call, x, scale, shift)
+        if folded is not None:
+            return folded
     shape = (1, -1, *[1] * (x.dim() - 2))
     return engine.native(call, lambda cs, _: call.book("bias", shift.view(shape) * cs[0]), nonneg=False)
 

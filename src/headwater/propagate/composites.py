@@ -18,6 +18,7 @@ from headwater.propagate.rules import (
     AlphaBeta,
     AttnLRP,
     Box,
+    ByDomain,
     CPLRP,
     Deconv,
     Epsilon,
@@ -113,6 +114,11 @@ class Composite:
         row = self._specific(call) or self.named.get(call.operator.name) or self.named.get(call.operator.kind)
         return row[0] if row is not None else None
 
+    def filter_at(self, call: Call) -> Filter | None:
+        """The filter of a call that is not affine: only of a row that names its layer, its operator or its class."""
+        row = self._specific(call) or self.named.get(call.operator.name) or self.named.get(call.operator.kind)
+        return row[1] if row is not None else None
+
     def attention(self, call: Call) -> Rule:
         """The rule for attention at a call."""
         row = self._specific(call) or self.named.get(call.operator.name) or self.named.get("attention")
@@ -162,7 +168,7 @@ def _presets() -> dict[str, Composite]:
             },
             False,
         ),
-        "deep_taylor": ({"default": ZPlus(), **attention}, False),
+        "deep_taylor": ({"input": ByDomain(), "default": ZPlus(), **attention}, False),
         "attnlrp": ({"default": epsilon, **attention}, False),
         "cplrp": ({"default": epsilon, "attention": CPLRP()}, False),
         "excitation_backprop": ({"default": ZPlus(), **attention}, False),

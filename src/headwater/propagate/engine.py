@@ -109,6 +109,8 @@ class Propagation(TorchFunctionMode):
         differentiable: keep the true derivatives beside the rules.
         allow_training: let dropout act as in training.
         planning: collect every call, and note gaps instead of raising.
+        isolate: copy what operators share, for models whose in-place operators overwrite what gradients need.
+        seed: for what is random in the model; None leaves the generators alone.
 
     Raises:
         UnsupportedOperator: at a call without a treatment, unless planning.
@@ -123,11 +125,14 @@ class Propagation(TorchFunctionMode):
         differentiable: bool = False,
         allow_training: bool = False,
         planning: bool = False,
+        isolate: bool = False,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.composite, self.model = composite, model
         self.ledger, self.differentiable, self.planning = ledger, differentiable, planning
-        self.allow_training = allow_training
+        self.allow_training, self.isolate = allow_training, isolate or ledger
+        self._seed, self._randomness = seed, None
         self.walking = False
         self.depth = 0  # affine operators on the longest path, known after the forward
         self.batch = 0  # samples, known after the forward
@@ -171,6 +176,11 @@ class Propagation(TorchFunctionMode):
         """The valid tag of a live tensor; what an in-place operator has made stale is forgotten."""
         tag = self._own_tag(tensor)
         if tag is None or tag.version != tensor._version:
+            if tag is not None and tag.chain is not None and tag.chain.bent and tensor.requires_grad:
+                raise UnsupportedOperator(
+                    f"The result of an activation is written to in place through a view {places.describe_here(self.model)}: "
+                    "write to the tensor itself, or use an operator that is not in place."
+                )
             tag = Tag(self, tensor._version, tag.depth if tag else 0, first=tag.first if tag else True)
             attach(tensor, tag)
         return tag
@@ -246,8 +256,12 @@ class Propagation(TorchFunctionMode):
         live: list[Tensor] = []
         args = [self._admit(a, live) for a in args]
         kwargs = {k: self._admit(v, live) for k, v in kwargs.items()} if kwargs else {}
+        if operator.random:
+            self.seed_now()
         if not live:
             return self._constant(operator, func, args, kwargs)
+        if not torch.is_grad_enabled():  # the model's own no_grad, or the forward of a custom autograd.Function
+            return func(*args, **kwargs)
         if operator.body is not None:
             return self.inside(operator.body, *args, **kwargs)
         call = Call(self, operator, func, args, kwargs, live)
@@ -261,6 +275,15 @@ class Propagation(TorchFunctionMode):
         if operator.inplace:
             return self._in_place(call)
         return self._treat(call)
+
+    def seed_now(self) -> None:
+        """Seed the generators at the first random call; :meth:`close` gives them back as they were."""
+        if self._seed is None or self._randomness is not None:
+            return
+        cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        self._randomness = torch.random.fork_rng(devices=cuda)
+        self._randomness.__enter__()
+        torch.manual_seed(self._seed)
 
     def inside(self, body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a Python function under the engine again, from inside a call."""
@@ -304,7 +327,8 @@ class Propagation(TorchFunctionMode):
         if operator.inplace and args and isinstance(args[0], Tensor) and not args[0].is_inference():
             self.keeper.preserve(args[0])
         ids = next((t.ids for t in tags if t is not None and t.ids and t.engine is self), 0) if self.ids else 0
-        if ids and operator.name in ("embedding", "embedding_bag"):
+        indexes_table = operator.name in ("getitem", "index_select") and is_weight(args[0])
+        if ids and (indexes_table or operator.name in ("embedding", "embedding_bag")):
             if operator.body is not None:
                 return self.inside(operator.body, *args, **kwargs)
             return self._embed(operator, ids, func, args, kwargs)
@@ -384,7 +408,7 @@ class Propagation(TorchFunctionMode):
 
     def native(self, call: Call, causes: Causes | None = None, nonneg: bool | None = None) -> Any:
         """Treat a call by its ordinary gradient, which is right for homogeneous operators (Euler's theorem)."""
-        if self.ledger and not call.operator.view:
+        if self.isolate and not call.operator.view:
             return self.local(call, causes=causes or self._constants(call), nonneg=nonneg)
         return self.note(call, call.func(*call.args, **call.kwargs), nonneg)
 
@@ -514,8 +538,8 @@ class Propagation(TorchFunctionMode):
 
     def _filtered(self, call: Call, out: Tensor) -> Tensor:
         """Apply the filter of a composite's row to the relevance at this operator's output."""
-        _, filter_ = self.composite.resolve(call, self.depth)
-        if filter_ is None or not out.requires_grad or self.tag(out).chain is not None:
+        filter_ = self.composite.filter_at(call)
+        if filter_ is None or call.operator.view or not out.requires_grad or self.tag(out).chain is not None:
             return out
         value = self.keeper.keep(out.detach())
 
@@ -533,7 +557,7 @@ class Propagation(TorchFunctionMode):
     def _in_place(self, call: Call) -> Any:
         """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
         target = call.args[0]
-        special = self._bent(call.live) or self.ledger or self.composite.has_filters or self.composite.has_input_rules
+        special = self._bent(call.live) or self.isolate or self.composite.has_filters or self.composite.has_input_rules
         relu = call.operator.name == "relu" and not self.ledger and not self.differentiable
         affine = self.tag(target).affine if target.requires_grad else None
         self.keeper.preserve(target, relu=relu and affine is not None and not affine.other)
@@ -556,6 +580,8 @@ class Propagation(TorchFunctionMode):
         if self._names is not None:
             self.calls[-1] = beside
         new = self.materialize(self._treat(beside))
+        if not target._is_view():
+            target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
         target.copy_(new)
         self._retag(call, target, self.tag(new))
         return target
@@ -564,7 +590,11 @@ class Propagation(TorchFunctionMode):
         for t in (target, target._base):
             if t is not None:
                 known = like.nonneg if like is not None else call.operator.nonneg == "always"
-                attach(t, Tag(self, t._version, call.depth, first=call.first, nonneg=known and t is target))
+                tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known and t is target)
+                if like is not None and t is target:
+                    tag.gate, tag.source, tag.affine = like.gate, like.source, like.affine
+                    tag.depth, tag.first = like.depth, like.first
+                attach(t, tag)
 
     def warn_detached(self, call: Call) -> None:
         """Warn that the model itself ends the relevance of a live tensor here."""
@@ -619,7 +649,10 @@ class Propagation(TorchFunctionMode):
         }
 
     def close(self) -> None:
-        """Release every tensor this engine holds."""
+        """Release every tensor this engine holds, and the random generators."""
+        if self._randomness is not None:
+            self._randomness.__exit__(None, None, None)
+            self._randomness = None
         for call in self.calls:
             call.release()
         self.calls.clear()

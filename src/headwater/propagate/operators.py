@@ -33,6 +33,7 @@ class Operator:
         inplace: writes to its first argument. ``view``: only moves values. ``elementwise``: one value at a time.
         affine: takes a rule. ``metadata``: returns no values. ``moves_ids``: token ids stay token ids.
         joins: linear in all of its operands together, so that constants among them have a share of their own.
+        random: draws from a generator.
         nonneg: "keep" (non-negative in, non-negative out), "always" or "never".
         degree: of an elementwise function: homogeneous, affine or bent.
         body: the Python body to run under the engine instead, if it is a composite of others.
@@ -48,6 +49,7 @@ class Operator:
     metadata: bool = False
     moves_ids: bool = False
     joins: bool = False
+    random: bool = False
     nonneg: str = "never"
     degree: int = HOMOGENEOUS
     body: Callable[..., Any] | None = None
@@ -238,7 +240,9 @@ def _rows() -> dict[str, Operator]:
     add("mul div", "product", elementwise, elementwise=True, nonneg="keep")
     add(_SMOOTH, "pointwise", elementwise, elementwise=True, degree=BENT)
     add(_GATES_NONNEG, "pointwise", elementwise, elementwise=True, degree=BENT, nonneg="always")
-    add("dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout", "homogeneous", dropout, nonneg="keep")
+    add("dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout", "homogeneous", dropout, nonneg="keep", random=True)
+    add("rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like", "constant", constant, random=True)
+    add("uniform exponential geometric cauchy log_normal random", "constant", constant, random=True)
     add("prod", "product", prod)
     add("var", "product", variance, nonneg="always")
     add("var_mean std_mean", "product", with_mean)
@@ -257,10 +261,10 @@ def _rows() -> dict[str, Operator]:
     for n in (1, 2, 3):
         add(f"conv{n}d conv_transpose{n}d", "conv", affine.convolution, affine=True)
     add("batch_norm", "normalizer", affine.batch_norm)
-    add("scaled_dot_product_attention", "attention", products.attention)
+    add("scaled_dot_product_attention", "attention", products.attention, random=True)
     add("embedding", "homogeneous", embedding)
     add("embedding_bag", "homogeneous", recurrent.embedding_bag)
-    add("lstm gru rnn_tanh rnn_relu", "recurrent", recurrent.recurrent)
+    add("lstm gru rnn_tanh rnn_relu", "recurrent", recurrent.recurrent, random=True)
     add("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", "recurrent", recurrent.cell)
     return rows
 

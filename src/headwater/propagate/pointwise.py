@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from headwater.propagate.affine import fold, is_live
-from headwater.propagate.tags import Kept, is_weight, product
+from headwater.propagate.tags import Kept, product
 
 if TYPE_CHECKING:
     from headwater.propagate.engine import Call, Propagation
@@ -35,10 +35,14 @@ class Chain:
         logarithm: holds a function without a value at zero, for which the gradient stands in.
     """
 
-    __slots__ = ("_at_zero", "degree", "function", "logarithm", "root")
+    __slots__ = ("_at_zero", "degree", "differentiable", "function", "logarithm", "root", "token")
 
-    def __init__(self, root: Kept, function: Callable[[Tensor], Tensor], degree: int, logarithm: bool) -> None:
-        self.root, self.function, self.degree, self.logarithm = root, function, degree, logarithm
+    def __init__(
+        self, root: Kept, token: object, function: Callable[[Tensor], Tensor], degree: int, logarithm: bool,
+        differentiable: bool,
+    ) -> None:  # fmt: skip
+        self.root, self.token, self.function = root, token, function
+        self.degree, self.logarithm, self.differentiable = degree, logarithm, differentiable
         self._at_zero: _Expansion | None = None
 
     @property
@@ -66,8 +70,10 @@ class Chain:
             # Some kernels have no second derivative: those are of pieces that are straight.
             with contextlib.suppress(RuntimeError):
                 bend = torch.autograd.grad(slope.sum(), z, allow_unused=True)[0] if slope.requires_grad else None
-        bend = torch.zeros_like(z) if bend is None else bend
-        return value.detach(), slope.detach(), torch.nan_to_num(bend.detach(), 0.0, 0.0, 0.0)
+        bend = torch.zeros_like(z) if bend is None else torch.nan_to_num(bend, 0.0, 0.0, 0.0)
+        if self.differentiable:
+            return value, slope, bend
+        return value.detach(), slope.detach(), bend.detach()
 
     def is_gate(self) -> bool:
         """A function that is open at zero multiplies as a gate (sigmoid, ``relu6(x + 3) / 6``, a reciprocal root)."""
@@ -111,7 +117,8 @@ class Chain:
             call.book("f(0)", product(constant.expand_as(c), c))
         slope = torch.where(slope.isfinite(), slope, torch.zeros_like(slope))
         if bool((constant == 0).all()):
-            return c * torch.where(z == 0, slope, y / z)
+            still = z == 0
+            return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
         # Near zero the difference cancels; the expansion's error there is of the order of the square of the radius.
         near = z.abs() < torch.finfo(z.dtype).eps ** (1 / 3)
         return c * torch.where(near, slope + bend / 2 * z, (y - constant) / torch.where(near, torch.ones_like(z), z))
@@ -121,8 +128,8 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     """Any elementwise operator: extend a chain, fold a bias, or treat it as a sum, a product or a quotient."""
     name = call.operator.name
     live = call.live
-    roots = {id(_root(engine, t)) for t in live}
-    folded = _bias(engine, call) if name in ("add", "sub") and len(live) == 1 else None
+    roots = {_root(engine, t) for t in live}
+    folded = _fold(engine, call) if name in ("add", "sub", "mul", "div") and len(live) == 1 else None
     if folded is not None:
         return folded
     if len(roots) == 1 and _continues(engine, call):
@@ -139,13 +146,14 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     return engine.redo(call.func, *[wide if a is call.live[0] else a for a in call.args], **call.kwargs)
 
 
-def _root(engine: Propagation, t: Tensor) -> Kept:
+def _root(engine: Propagation, t: Tensor) -> object:
+    """A token that all functions of one root, and the root itself, share."""
     tag = engine.tag(t)
     if tag.chain is not None:
-        return tag.chain.root
-    if tag.root is None:
-        tag.root = engine.keeper.keep(t)
-    return tag.root
+        return tag.chain.token
+    if tag.token is None:
+        tag.token = object()
+    return tag.token
 
 
 def _continues(engine: Propagation, call: Call) -> bool:
@@ -195,7 +203,10 @@ def _extend(engine: Propagation, call: Call) -> Any:
         (chain := engine.tag(t).chain) is not None and chain.logarithm for t in call.live
     )
     tag = engine.tag(out)
-    tag.chain = Chain(_root(engine, first), _replay(engine, call), degree, logarithm)
+    before = engine.tag(first).chain
+    root = before.root if before is not None else engine.keeper.keep(first)
+    function = _replay(engine, call)
+    tag.chain = Chain(root, _root(engine, first), function, degree, logarithm, engine.differentiable)
     tag.call = call
     if degree == BENT:
         call.release()
@@ -206,8 +217,9 @@ def _replay(engine: Propagation, call: Call) -> Callable[[Tensor], Tensor]:
     """The function from the root to this call's result."""
     inner = {id(t): chain.function if (chain := engine.tag(t).chain) is not None else _identity for t in call.live}
     func = call.func
-    kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
-    args = [inner.get(id(a), a.detach()) if isinstance(a, Tensor) else a for a in call.args]
+    constants = {id(a): a if engine.differentiable else a.detach() for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)}
+    kwargs = {k: constants[id(v)] if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
+    args = [inner.get(id(a), constants[id(a)]) if isinstance(a, Tensor) else a for a in call.args]
 
     def function(z: Tensor) -> Tensor:
         values = [a(z) if callable(a) and not isinstance(a, Tensor) else _like(a, z) for a in args]
@@ -226,16 +238,16 @@ def _like(value: Any, z: Tensor) -> Any:
     return value
 
 
-def _bias(engine: Propagation, call: Call) -> Tensor | None:
-    """``x @ W + b``: the bias joins the affine call before it."""
+def _fold(engine: Propagation, call: Call) -> Tensor | None:
+    """``x @ W + b``, ``conv(x) * s``: an offset or a scale of each channel joins the affine call before it."""
     args = call.args[:2]
     if len(args) != 2 or call.kwargs or not all(isinstance(a, Tensor) for a in args):
         return None
-    x, b = args if is_live(args[0]) else args[::-1]
-    if not is_weight(b) or not b.dim() or torch.broadcast_shapes(x.shape, b.shape) != x.shape:
+    x, constant = args if is_live(args[0]) else args[::-1]
+    affine = engine.tag(x).affine
+    vector = None if affine is None else affine.map.per_channel(x, constant)
+    if vector is None or (x is not args[0] and call.operator.name in ("sub", "div")):
         return None
-    if call.operator.name == "sub":
-        if x is not args[0]:
-            return None
-        b = -b
-    return fold(engine, call, x, None, b, channelwise=False)
+    if call.operator.name in ("add", "sub"):
+        return fold(engine, call, x, None, vector if call.operator.name == "add" else -vector)
+    return fold(engine, call, x, vector if call.operator.name == "mul" else 1 / vector, None)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwater.propagate.affine import batch_norm, bind, is_live
+from headwater.propagate.affine import batch_norm, bind, is_live, refuse_training
 from headwater.propagate.rules import CPLRP
 from headwater.propagate.tags import product as relevance_of
 
@@ -103,7 +103,9 @@ def attention(engine: Propagation, call: Call) -> Any:
     query, key, value = bind(call, "query key value", None, None, None)[:3]
     extra = bind(call, "query key value attn_mask dropout_p is_causal scale enable_gqa", *[None] * 4, 0.0, False, None, False)
     mask = extra[3]
-    if is_live(mask):
+    if extra[4] and not engine.allow_training:
+        refuse_training(engine, "Attention has active dropout")
+    if is_live(mask) or engine.differentiable:  # the fused kernels have no second derivative
         return _written_out(engine, query, key, value, *extra[3:])
     constant = isinstance(engine.composite.attention(call), CPLRP)
     inputs = {id(t): t for t in call.live}

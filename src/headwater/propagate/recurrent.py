@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from headwater.propagate.affine import refuse_training
+
 if TYPE_CHECKING:
     from headwater.propagate.engine import Call, Propagation
 
@@ -58,11 +60,15 @@ def _direction(
         if sizes[t] < n:  # sequences that end here keep their state
             ended.append(tuple(redo(torch.narrow, s, 0, sizes[t], n - sizes[t]) for s in current))
             current = tuple(redo(torch.narrow, s, 0, 0, sizes[t]) for s in current)
-        elif sizes[t] > n:  # walking back, longer ones are joined by shorter ones
-            begun = (redo(torch.narrow, s, 0, n, sizes[t] - n) for s in state)
-            current = tuple(redo(torch.cat, [s, more], 0) for s, more in zip(current, begun, strict=True))
+        begun = sizes[t] - n
+        if begun > 0:  # walking back, sequences join; their first step is their own, from the initial state
+            old, new = redo(torch.split, pres[t], [n, begun], 0)
+            start = tuple(redo(torch.narrow, s, 0, n, begun) for s in state)
+            pairs = zip(_step(engine, kind, old, current, u, b_h, proj), _step(engine, kind, new, start, u, b_h, proj), strict=True)
+            current = tuple(redo(torch.cat, pair, 0) for pair in pairs)
+        else:
+            current = _step(engine, kind, pres[t], current, u, b_h, proj)
         n = sizes[t]
-        current = _step(engine, kind, pres[t], current, u, b_h, proj)
         outputs.append(current[0])
     for rest in reversed(ended):
         current = tuple(redo(torch.cat, [s, more], 0) for s, more in zip(current, rest, strict=True))
@@ -81,6 +87,8 @@ def recurrent(engine: Propagation, call: Call) -> Any:
         x, hx, weights, has_biases, layers, dropout, train, both, batch_first = args
         steps = list(engine.redo(torch.unbind, x, 1 if batch_first else 0))
         sizes = [s.shape[0] for s in steps]
+    if dropout and train and layers > 1 and not engine.allow_training:
+        refuse_training(engine, "A recurrent layer has active dropout")
     initial = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
     with torch.no_grad():
         values = call.func(*args, **call.kwargs)

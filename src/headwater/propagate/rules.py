@@ -42,8 +42,9 @@ class Rule:
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, and 0 where ``b`` is 0."""
-    return torch.where(b == 0, torch.zeros_like(a), a / b)
+    """``a / b``, and 0 where ``b`` is 0, in the derivative too."""
+    none = b == 0
+    return torch.where(none, torch.zeros_like(a), a / torch.where(none, torch.ones_like(b), b))
 
 
 def _bias_parts(op: Affine) -> tuple[Tensor | float, Tensor | float]:
@@ -285,6 +286,26 @@ class Flat(_WeightRule):
 
     def shares(self, w: Tensor) -> Tensor:
         return torch.ones_like(w)
+
+
+@dataclass(frozen=True)
+class ByDomain(Rule):
+    """Deep Taylor's rule for the first layer, by the domain of its input: z^B where bounds are given, else for each sample z⁺
+    if it is non-negative and w² if it is not (thesis, Section 3; review, Section V-B)."""
+
+    at_input: ClassVar[bool] = True
+
+    def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if op.source is not None and op.source.low is not None:
+            return Box().split(op, c)
+        x, z = op.x, op.z
+        nonneg = (x >= 0).flatten(1).all(1)
+        nonneg_in = nonneg.view(-1, *[1] * (x.dim() - 1))
+        nonneg_out = nonneg.view(-1, *[1] * (z.dim() - 1))
+        factor = ZPlus().factor(op, torch.where(nonneg_out, c, torch.zeros_like(c)))
+        _, relevance = WSquare().split(op, torch.where(nonneg_out, torch.zeros_like(c), c))
+        assert relevance is not None
+        return torch.where(nonneg_in, factor, torch.zeros_like(factor)), relevance
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Tag:
     """Facts about one live tensor, valid for the version of its values at which they were noted."""
 
     __slots__ = (
-        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "root", "source",
-        "version", "weight",
+        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "source",
+        "token", "version", "weight",
     )  # fmt: skip
 
     def __init__(self, engine: Any, version: int, depth: int = 0, *, first: bool = True, nonneg: bool = False) -> None:
@@ -49,7 +49,7 @@ class Tag:
         self.nonneg = nonneg  # known to hold no negative value
         self.gate: str | None = None  # "sigmoid" or "softmax": constant in a product
         self.chain: Chain | None = None  # an elementwise function of one live tensor
-        self.root: Kept | None = None  # this tensor as the root of chains
+        self.token: object = None  # what the functions of this tensor as a root share
         self.call: Call | None = None  # the last call of the chain
         self.materialized: Tensor | None = None  # the same values with the chain's secant as backward
         self.affine: Affine | None = None  # the affine call that made it, for folding
