@@ -331,4 +331,5 @@ def _methods_figure(results: Results) -> bytes:
         maps += [None, *(results.by_method[method].relevance[index] for method in METHODS)]
         pictures += [photograph.pixels, *[None] * len(METHODS)]
         titles += [photograph.label, *METHODS.values()]
-    return png(images(maps, pictures, titles, limit="each", columns=1 + len(METHODS), title=TITLE))
+    figure = images(maps, pictures, titles, limit="each", columns=1 + len(METHODS), title=TITLE)
+    return png(figure, dpi=110)

@@ -293,7 +293,8 @@ class Job:
         return entered
 
     def _warn_probabilities(self, engine: Propagation, output: Tensor) -> None:
-        if self.method.complete and output.requires_grad and engine.tag(output).gate == "softmax":
+        tag = engine.own_tag(output)
+        if self.method.complete and tag is not None and tag.gate == "softmax":
             warnings.warn(
                 "The model's output is a softmax, whose classes share one sum: a logit explains better (explain the model "
                 "without its softmax, or pass target=headwater.target.LogOdds(c) on logits).",
@@ -420,6 +421,8 @@ def _unreached(inputs: Inputs, engine: Propagation) -> str:
 
 
 def _slice_target(target: Any, start: int, size: int, n: int) -> Any:
+    if isinstance(target, (targets.LogOdds, targets.Contrast)):
+        return replace(target, c=_slice_target(target.c, start, size, n))
     one_each = isinstance(target, (Tensor, list, tuple)) and len(target) == n
     return target[start : start + size] if one_each else target
 

@@ -113,12 +113,13 @@ class Affine:
         weight: Tensor,
         bias: Tensor | None,
         scale: Tensor | None = None,
-        origin: Call | None = None,
+        inner: tuple[Affine, Tensor | None] | None = None,
     ) -> None:
         engine = call.engine
         tag = engine.tag(live)
         self.call, self.map, self.live, self.bias = call, linear, live, bias
-        self.origin = origin or call  # the call that a composite's row is chosen by
+        self.inner = inner  # the affine call that was folded in, and the scale of its output
+        self.origin: Call = inner[0].origin if inner else call  # the call that a composite's row is chosen by
         self._weight, self._scale = weight, scale
         self._x = engine.keeper.keep(live if engine.differentiable else live.detach())
         self._z: Kept | None = None
@@ -134,6 +135,16 @@ class Affine:
     def z(self) -> Tensor:
         assert self._z is not None, "the output is known once the forward has run"
         return self._z.value
+
+    @property
+    def linear(self) -> Tensor:
+        """The output without its bias; computed, not subtracted, so that a large bias does not drown it."""
+        if self.bias is None:
+            return self.z
+        if self.inner is None:
+            return self.forward(self.x, self.weight)
+        before, scale = self.inner
+        return before.linear if scale is None else before.linear * scale.view(self.map.channels(self.z))
 
     @property
     def weight(self) -> Tensor:
@@ -172,18 +183,12 @@ class Affine:
         For signed inputs they come from ``M = |x| |w|`` as ``(z ± M) / 2``; what lies below the rounding error of the
         sums is zero.
         """
-        linear = self.z if self.bias is None else self.z - self.bias
         if self.nonneg:
             positive = self.forward(self.x, self.weight.clamp(min=0))
-            negative = linear - positive
-            magnitude = positive - negative
-        else:
-            magnitude = self.forward(self.x.abs(), self.weight.abs())
-            positive, negative = (linear + magnitude) / 2, (linear - magnitude) / 2
-        scale = magnitude.abs() if self.bias is None else magnitude.abs() + self.bias.abs()
-        rounding = scale * (4 * torch.finfo(scale.dtype).eps)
-        zero = torch.zeros_like(positive)
-        return torch.where(positive > rounding, positive, zero), torch.where(-negative > rounding, negative, zero)
+            return positive, _above_rounding(positive, positive - self.linear).neg()
+        magnitude, linear = self.forward(self.x.abs(), self.weight.abs()), self.linear
+        positive, negative = (magnitude + linear) / 2, (magnitude - linear) / 2
+        return _above_rounding(magnitude, positive), _above_rounding(magnitude, negative).neg()
 
     def positive_sum(self) -> Tensor:
         """The sum of positive contributions alone: one forward pass, also for signed inputs."""
@@ -219,6 +224,12 @@ class Affine:
         return [factor] if self.source is None else [factor, relevance]
 
 
+def _above_rounding(magnitude: Tensor, difference: Tensor) -> Tensor:
+    """A difference of sums of this magnitude, and zero where it is no more than their rounding error."""
+    rounding = magnitude * (4 * torch.finfo(magnitude.dtype).eps)
+    return torch.where(difference > rounding, difference, torch.zeros_like(difference))
+
+
 def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     """Run an affine call and give its output a backward by the rule of its row."""
     folded = affine.origin is not call
@@ -240,6 +251,7 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     call.first = first
     affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=True)
     engine.tag(out).affine = affine
+    call.release()  # a folded call would else refer to itself through its input's tag
     return out
 
 
@@ -264,15 +276,14 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
     bias = affine.bias
     if scale is not None:
         bias = None if bias is None else bias * scale.view(shape)
-        scale = scale if affine._scale is None else scale * affine._scale
     if shift is not None:
         bias = shift.view(shape) if bias is None else bias + shift.view(shape)
-    whole = Affine(
-        call, affine.map, affine.live, affine._weight, bias, affine._scale if scale is None else scale, affine.origin
-    )
+    total = affine._scale if scale is None else scale if affine._scale is None else scale * affine._scale
+    whole = Affine(call, affine.map, affine.live, affine._weight, bias, total, (affine, scale))
     out = treat(engine, call, whole)
     assert whole._z is not None
     affine.folded = whole, (get_gradient_edge(out), whole._z)
+    engine.folded.append(affine)
     return out
 
 
@@ -339,12 +350,12 @@ def einsum(engine: Propagation, call: Call) -> Any:
     weights = [t for t in operands if is_weight(t)]
     if len(weights) != 1 or len(operands) != 2:
         return engine.native(call)
-    x, w = live[0], weights[0]
+    x, w, func, args, kwargs = live[0], weights[0], call.func, call.args, call.kwargs
 
     def run(u: Tensor, v: Tensor) -> Tensor:
         from headwater.propagate.engine import replace
 
-        return call.func(*replace(call.args, {id(x): u, id(w): v}), **call.kwargs)  # type: ignore[no-any-return]
+        return func(*replace(args, {id(x): u, id(w): v}), **kwargs)  # type: ignore[no-any-return]
 
     return treat(engine, call, Affine(call, AnyMap(run), x, w, None))
 
@@ -363,7 +374,8 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
     """Batch norm with running statistics: a scale and a shift of each channel, folded where a rule minds signs."""
     x, w, b, mean, var, training, _, eps, *_ = call.args
     if training or mean is None:
-        refuse_training(engine, "Batch norm uses batch statistics")
+        where = places.describe_here(engine.model)
+        raise UnsupportedModel(f"Batch norm uses batch statistics {where}: call model.eval() before explaining.")
     scale = (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
     shift = -mean * scale if b is None else b - mean * scale
     affine = engine.tag(x).affine
@@ -375,13 +387,15 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
     return engine.native(call, lambda cs, _: call.book("bias", shift.view(shape) * cs[0]), nonneg=False)
 
 
-def refuse_training(engine: Propagation, what: str) -> None:
-    """Raise for a layer in training mode.
+def allow_training(engine: Propagation, what: str) -> None:
+    """Let a random layer act as in training where that was asked for, under the explanation's seed.
 
     Raises:
-        UnsupportedModel: always.
+        UnsupportedModel: where it was not.
     """
-    raise UnsupportedModel(f"{what} {places.describe_here(engine.model)}: call model.eval() before explaining.")
+    if not engine.allow_training:
+        raise UnsupportedModel(f"{what} {places.describe_here(engine.model)}: call model.eval() before explaining.")
+    engine.seed_now()
 
 
 def bind(call: Call, names: str, *defaults: Any) -> list[Any]:

@@ -33,7 +33,7 @@ class Operator:
         inplace: writes to its first argument. ``view``: only moves values. ``elementwise``: one value at a time.
         affine: takes a rule. ``metadata``: returns no values. ``moves_ids``: token ids stay token ids.
         joins: linear in all of its operands together, so that constants among them have a share of their own.
-        random: draws from a generator.
+        random: draws from a generator. checked: its treatment refuses training mode, so it is asked under plain gradients too.
         nonneg: "keep" (non-negative in, non-negative out), "always" or "never".
         degree: of an elementwise function: homogeneous, affine or bent.
         body: the Python body to run under the engine instead, if it is a composite of others.
@@ -50,6 +50,7 @@ class Operator:
     moves_ids: bool = False
     joins: bool = False
     random: bool = False
+    checked: bool = False
     nonneg: str = "never"
     degree: int = HOMOGENEOUS
     body: Callable[..., Any] | None = None
@@ -95,8 +96,8 @@ def embedding(engine: Any, call: Any) -> Any:
 def dropout(engine: Any, call: Any) -> Any:
     """Dropout is homogeneous given its mask; in training mode it needs ``allow_training=True``."""
     training = call.args[2] if len(call.args) > 2 else call.kwargs.get("train", call.kwargs.get("training", True))
-    if training and not engine.allow_training:
-        affine.refuse_training(engine, "Dropout is active")
+    if training:
+        affine.allow_training(engine, "Dropout is active")
     return engine.native(call)
 
 
@@ -225,22 +226,25 @@ def _rows() -> dict[str, Operator]:
     add(_METADATA, "constant", constant, metadata=True)
     add(_CONSTANT, "constant", constant)
     add(_HOMOGENEOUS, "homogeneous", native, nonneg="keep")
-    add("diff", "homogeneous", native)
+    add("diff grid_sampler grid_sampler_2d grid_sampler_3d complex stft istft", "homogeneous", native)
+    add([name for name in _HOMOGENEOUS.split() if name.startswith("fft_")], "homogeneous", native)
     add("upsample_bicubic2d _upsample_bicubic2d_aa", "homogeneous", native)
     add(_VIEWS, "homogeneous", native, view=True, nonneg="keep", moves_ids=True)
     add(_JOINS, "homogeneous", native, joins=True, moves_ids=True)
+    add("cat stack hstack vstack dstack column_stack pad constant_pad_nd", "homogeneous", native, joins=True, moves_ids=True, nonneg="join")
     add("long int", "constant", constant, moves_ids=True)
     add("norm vector_norm linalg_vector_norm std", "homogeneous", native, nonneg="always")
     add("relu", "homogeneous", elementwise, elementwise=True, nonneg="always")
     add("abs absolute", "homogeneous", elementwise, elementwise=True, nonneg="always")
     add("leaky_relu neg negative", "homogeneous", elementwise, elementwise=True)
-    add("add sub rsub", "homogeneous", elementwise, elementwise=True, joins=True)
-    add("maximum minimum fmax fmin", "homogeneous", elementwise, elementwise=True, nonneg="keep")
-    add("max min", "homogeneous", extremum, nonneg="keep")
-    add("mul div", "product", elementwise, elementwise=True, nonneg="keep")
+    add("add", "homogeneous", elementwise, elementwise=True, joins=True, nonneg="join")
+    add("sub rsub", "homogeneous", elementwise, elementwise=True, joins=True)
+    add("maximum minimum fmax fmin", "homogeneous", elementwise, elementwise=True, nonneg="join")
+    add("max min", "homogeneous", extremum, nonneg="join")
+    add("mul div", "product", elementwise, elementwise=True, nonneg="join")
     add(_SMOOTH, "pointwise", elementwise, elementwise=True, degree=BENT)
     add(_GATES_NONNEG, "pointwise", elementwise, elementwise=True, degree=BENT, nonneg="always")
-    add("dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout", "homogeneous", dropout, nonneg="keep", random=True)
+    add("dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout", "homogeneous", dropout, nonneg="keep", checked=True)
     add("rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like", "constant", constant, random=True)
     add("uniform exponential geometric cauchy log_normal random", "constant", constant, random=True)
     add("prod", "product", prod)
@@ -260,11 +264,11 @@ def _rows() -> dict[str, Operator]:
     add("addmm addmv baddbmm addbmm", "linear", affine.addmm)
     for n in (1, 2, 3):
         add(f"conv{n}d conv_transpose{n}d", "conv", affine.convolution, affine=True)
-    add("batch_norm", "normalizer", affine.batch_norm)
-    add("scaled_dot_product_attention", "attention", products.attention, random=True)
+    add("batch_norm", "normalizer", affine.batch_norm, checked=True)
+    add("scaled_dot_product_attention", "attention", products.attention)
     add("embedding", "homogeneous", embedding)
     add("embedding_bag", "homogeneous", recurrent.embedding_bag)
-    add("lstm gru rnn_tanh rnn_relu", "recurrent", recurrent.recurrent, random=True)
+    add("lstm gru rnn_tanh rnn_relu", "recurrent", recurrent.recurrent)
     add("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", "recurrent", recurrent.cell)
     return rows
 

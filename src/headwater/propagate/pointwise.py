@@ -69,7 +69,8 @@ class Chain:
             bend = None
             # Some kernels have no second derivative: those are of pieces that are straight.
             with contextlib.suppress(RuntimeError):
-                bend = torch.autograd.grad(slope.sum(), z, allow_unused=True)[0] if slope.requires_grad else None
+                if slope.requires_grad:
+                    bend = torch.autograd.grad(slope.sum(), z, allow_unused=True, create_graph=self.differentiable)[0]
         bend = torch.zeros_like(z) if bend is None else torch.nan_to_num(bend, 0.0, 0.0, 0.0)
         if self.differentiable:
             return value, slope, bend

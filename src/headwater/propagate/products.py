@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwater.propagate.affine import batch_norm, bind, is_live, refuse_training
+from headwater.propagate.affine import batch_norm, bind, is_live, allow_training
 from headwater.propagate.rules import CPLRP
 from headwater.propagate.tags import product as relevance_of
 
@@ -22,7 +22,7 @@ def product(engine: Propagation, call: Call, operands: Sequence[Any], quotient: 
     from headwater.propagate.engine import replace
 
     live = [t for t in operands if is_live(t)]
-    nonneg = all(engine.tag(t).nonneg if is_live(t) else _nonneg_constant(t) for t in operands)
+    nonneg = all(engine.tag(t).nonneg if is_live(t) else isinstance(t, (int, float)) and t >= 0 for t in operands)
     held = [operands[1]] if quotient and is_live(operands[1]) else _gates(engine, call, live)
     if held:
         if len(held) == len(live):
@@ -47,10 +47,6 @@ def _gates(engine: Propagation, call: Call, live: list[Tensor]) -> list[Tensor]:
     kinds = ("sigmoid", "softmax") if everywhere else ("sigmoid",)
     gates = [t for t in live if engine.tag(t).gate in kinds or ((chain := engine.tag(t).chain) and chain.is_gate())]
     return gates if len(gates) < len(live) else []
-
-
-def _nonneg_constant(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value >= 0
 
 
 def _divisor_alone(engine: Propagation, call: Call) -> Any:
@@ -103,8 +99,8 @@ def attention(engine: Propagation, call: Call) -> Any:
     query, key, value = bind(call, "query key value", None, None, None)[:3]
     extra = bind(call, "query key value attn_mask dropout_p is_causal scale enable_gqa", *[None] * 4, 0.0, False, None, False)
     mask = extra[3]
-    if extra[4] and not engine.allow_training:
-        refuse_training(engine, "Attention has active dropout")
+    if extra[4]:
+        allow_training(engine, "Attention has active dropout")
     if is_live(mask) or engine.differentiable:  # the fused kernels have no second derivative
         return _written_out(engine, query, key, value, *extra[3:])
     constant = isinstance(engine.composite.attention(call), CPLRP)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headwater.propagate.affine import refuse_training
+from headwater.propagate.affine import allow_training
 
 if TYPE_CHECKING:
     from headwater.propagate.engine import Call, Propagation
@@ -87,11 +87,10 @@ def recurrent(engine: Propagation, call: Call) -> Any:
         x, hx, weights, has_biases, layers, dropout, train, both, batch_first = args
         steps = list(engine.redo(torch.unbind, x, 1 if batch_first else 0))
         sizes = [s.shape[0] for s in steps]
-    if dropout and train and layers > 1 and not engine.allow_training:
-        refuse_training(engine, "A recurrent layer has active dropout")
+    if dropout and train and layers > 1:
+        allow_training(engine, "A recurrent layer has active dropout")
     initial = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
-    with torch.no_grad():
-        values = call.func(*args, **call.kwargs)
+    values = _native(engine, call)
     directions = 2 if both else 1
     per = len(weights) // (layers * directions)
     finals: list[State] = []
@@ -120,14 +119,26 @@ def cell(engine: Propagation, call: Call) -> Any:
     """``lstm_cell``, ``gru_cell``, ``rnn_tanh_cell`` and ``rnn_relu_cell``."""
     x, hx, w, u, *biases = call.args
     b, b_h = biases if biases else (None, None)
-    with torch.no_grad():
-        values = call.func(*call.args, **call.kwargs)
+    values = _native(engine, call)
     state = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
     pre = engine.redo(torch.nn.functional.linear, x, w, b)
     parts = _step(engine, call.operator.name, pre, state, u, b_h, None)
     if isinstance(values, Tensor):
         return _with_values(engine, call, parts[0], values)
     return tuple(_with_values(engine, call, part, value) for part, value in zip(parts, values, strict=True))
+
+
+def _native(engine: Propagation, call: Call) -> Any:
+    """The kernel's own result, from the model's own parameters: its path depends on who requires grad."""
+    live = {id(t) for t in call.live}
+
+    def own(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [own(v) for v in value]
+        return value.detach() if id(value) in live else engine.original(value)
+
+    with torch.no_grad():
+        return call.func(*[own(a) for a in call.args], **call.kwargs)
 
 
 def _with_values(engine: Propagation, call: Call, part: Tensor, value: Tensor) -> Tensor:
