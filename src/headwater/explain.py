@@ -205,16 +205,33 @@ class Inputs:
         return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
 
 
+class _Regrouped(Exception):
+    """A rule looks at whole samples, and the model has moved the sample axis."""
+
+
 @dataclass
 class Part:
     """The explanation of one batch, argument by argument."""
 
     relevance: list[Tensor | None]
-    shown: list[Tensor | None]
     output: Tensor
     target: Any
     rows: list[ledgers.Row]
     layers: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @staticmethod
+    def join(parts: list[Part]) -> Part:
+        """One part for several batches."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        return Part(
+            [_cat([p.relevance[i] for p in parts]) for i in range(len(first.relevance))],
+            torch.cat([p.output for p in parts]),
+            _join_targets([p.target for p in parts]),
+            ledgers.join([p.rows for p in parts]),
+            {k: [torch.cat([p.layers[k][i] for p in parts]) for i in range(len(v))] for k, v in first.layers.items()},
+        )
 
 
 @dataclass
@@ -241,15 +258,28 @@ class Job:
                 raise
         return self._attempt(inputs, target, isolate=True)
 
+    def _alone(self, inputs: Inputs, target: Any) -> Part:
+        """Sample by sample, for rules that look at whole samples in a model that moves the sample axis."""
+        n = inputs.samples
+        parts = []
+        for i in range(n):
+            job = replace(self, bounds=_slice_bounds(self.bounds, i, 1, n))
+            parts.append(job.run(inputs.slice(i, i + 1), _slice_target(target, i, 1, n)))
+        return Part.join(parts)
+
     def _attempt(self, inputs: Inputs, target: Any, isolate: bool = False) -> Part:
         engine = Propagation(
             self.composite, self.model, ledger=self.ledger, differentiable=self.differentiable,
             allow_training=self.allow_training, isolate=isolate, seed=self.seed,
         )  # fmt: skip
+        engine.samples = inputs.samples
         try:
             return self._run(engine, inputs, target)
+        except _Regrouped:
+            pass
         finally:
             engine.close()
+        return self._alone(inputs, target)
 
     def _run(self, engine: Propagation, inputs: Inputs, target: Any) -> Part:
         entered = self.enter(engine, inputs)
@@ -269,14 +299,16 @@ class Job:
             raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
         if not engine.reaches(scores):
             raise InvalidInput(_unreached(inputs, engine))
+        if engine.regrouped and inputs.samples > 1:
+            raise _Regrouped
         engine.depth = engine.tag(scores).depth
         ends = engine.ends()
         found = _walk(engine, scores, ends + captures.ends())
-        relevance, shown = self._collect(engine, inputs, entered, found[: len(ends)])
+        relevance = self._collect(engine, inputs, entered, found[: len(ends)])
         layers = captures.relevance(found[len(ends) :])
         rows = ledgers.collect(engine.calls) if self.ledger else []
         scores = scores if self.differentiable else scores.detach()
-        return Part(relevance, shown, scores, resolved, rows, layers)
+        return Part(relevance, scores, resolved, rows, layers)
 
     def enter(self, engine: Propagation, inputs: Inputs) -> list[Any]:
         """Make the explained arguments live; what the model is to be called with."""
@@ -304,11 +336,10 @@ class Job:
 
     def _collect(
         self, engine: Propagation, inputs: Inputs, entered: list[Any], found: list[Tensor | None]
-    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Relevance of each argument of the model, and what it is relevance of."""
+    ) -> list[Tensor | None]:
+        """Relevance of each argument of the model."""
         arrived = engine.arrived(found)
         relevance: list[Tensor | None] = []
-        shown: list[Tensor | None] = []
         for i, (value, live) in enumerate(zip(inputs.values, entered, strict=True)):
             if not inputs.explained(i):
                 parts = []
@@ -318,11 +349,10 @@ class Job:
                 parts = [self._result(*arrived[id(e.live)]) for e in engine.ids[id(live)][1]]
                 parts = [p.view(*value.shape, -1) if p.numel() % value.numel() == 0 else p for p in parts]
             relevance.append(None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, -1))
-            shown.append(value if parts else None)
         for r in leaves(tuple(relevance)):
             if not bool(r.isfinite().all()):
                 raise NonFinite("The relevance is not finite: a factor overflowed. Try float32 or float64, or a larger epsilon.")
-        return relevance, shown
+        return relevance
 
     def _result(self, entry: Entry, factor: Tensor | None, extra: Tensor | None) -> Tensor:
         value = entry.leaf if self.differentiable else entry.leaf.detach()
@@ -336,22 +366,15 @@ class Job:
 
     def finish(self, parts: list[Part], inputs: Inputs) -> Explanation:
         """Join the batches."""
-        first = parts[0]
-        relevance = [_cat([p.relevance[i] for p in parts]) for i in range(len(first.relevance))]
-        shown = [v.detach() if r is not None else None for v, r in zip(inputs.values, relevance, strict=True)]
-        output = _cat([p.output for p in parts])
-        layers: dict[str, Any] = {}
-        for name, tensors in first.layers.items():
-            joined = [_cat([p.layers[name][i] for p in parts]) for i in range(len(tensors))]
-            layers[name] = joined[0] if len(joined) == 1 else joined
-        assert output is not None
+        part = Part.join(parts)
+        shown = [v.detach() if r is not None else None for v, r in zip(inputs.values, part.relevance, strict=True)]
         return Explanation(
-            relevance=inputs.pack(relevance), output=output, reference=torch.zeros_like(output.detach()),
-            target=_cat([p.target for p in parts]) if isinstance(first.target, Tensor) else first.target,
-            method=self.method.name, composite=self.composite.name if self.composite.name != "custom" else repr(self.composite),
-            complete=self.method.complete, inputs=inputs.pack(shown), layers=layers,
-            ledger=ledgers.join([p.rows for p in parts]) if self.ledger else None,
-            sources=tuple(self.method.source.split("; ")),
+            relevance=inputs.pack(part.relevance), output=part.output, reference=torch.zeros_like(part.output.detach()),
+            target=part.target, method=self.method.name,
+            composite=self.composite.name if self.composite.name != "custom" else repr(self.composite),
+            complete=self.method.complete, inputs=inputs.pack(shown),
+            layers={k: v[0] if len(v) == 1 else v for k, v in part.layers.items()},
+            ledger=ledgers.Ledger(part.rows) if self.ledger else None, sources=tuple(self.method.source.split("; ")),
         )  # fmt: skip
 
 
@@ -435,10 +458,16 @@ def _slice_bounds(bounds: Any, start: int, size: int, n: int) -> Any:
     return tuple(b[start : start + size] if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)
 
 
-def _cat(parts: list[Any]) -> Any:
-    if parts[0] is None or len(parts) == 1:
-        return parts[0]
-    return torch.cat(parts)
+def _cat(parts: list[Tensor | None]) -> Tensor | None:
+    return torch.cat([p for p in parts if p is not None]) if parts[0] is not None else None
+
+
+def _join_targets(found: list[Any]) -> Any:
+    if isinstance(found[0], Tensor):
+        return torch.cat(found)
+    if isinstance(found[0], (targets.LogOdds, targets.Contrast)):
+        return replace(found[0], c=torch.cat([torch.as_tensor(t.c) for t in found]))
+    return found[0]
 
 
 def _tracked(starts: range, progress: bool | None) -> Any:

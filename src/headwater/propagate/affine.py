@@ -215,13 +215,19 @@ class Affine:
             c = passed
         self.call.rule_name = repr(rule)
         factor, relevance = rule.split(self, c)
-        if relevance is not None and self.source is None:
-            # No explained input within reach to give relevance to: what falls on zeros has nowhere to go.
-            extra = divide(relevance, self.x)
-            if self.booking:
-                self.book("zero input", relevance - product(self.x, extra))
-            factor, relevance = extra if factor is None else factor + extra, None
-        return [factor] if self.source is None else [factor, relevance]
+        if self.source is None:
+            return [factor if relevance is None else self._as_factor(relevance, factor)]
+        if relevance is not None and self.source.pixels is not None:
+            rest = torch.where(self.source.pixels, torch.zeros_like(relevance), relevance)
+            factor, relevance = self._as_factor(rest, factor), relevance - rest
+        return [factor, relevance]
+
+    def _as_factor(self, relevance: Tensor, factor: Tensor | None) -> Tensor:
+        """Relevance of what is no explained input: what falls on zeros has nowhere to go."""
+        extra = divide(relevance, self.x)
+        if self.booking:
+            self.book("zero input", relevance - product(self.x, extra))
+        return extra if factor is None else factor + extra
 
 
 def _above_rounding(magnitude: Tensor, difference: Tensor) -> Tensor:
@@ -249,7 +255,8 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
         dummy = affine.source.dummy if affine.source is not None else None
         out = engine.reroute(call, out, [affine.live], affine.walk, nonneg=False, dummy=dummy)
     call.first = first
-    affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=True)
+    safe = not engine.composite.per_sample  # a statistic of the output minds values whose factor is zero
+    affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=safe)
     engine.tag(out).affine = affine
     call.release()  # a folded call would else refer to itself through its input's tag
     return out
@@ -361,8 +368,11 @@ def einsum(engine: Propagation, call: Call) -> Any:
 
 
 def addmm(engine: Propagation, call: Call) -> Any:
-    """``beta * bias + alpha * (a @ b)``: ``addmm``, ``addmv``, ``baddbmm``, written as its parts."""
+    """``beta * bias + alpha * (a @ b)``: ``addmm``, ``addmv``, ``baddbmm``; a linear layer, or written as its parts."""
     bias, a, b, beta, alpha = bind(call, "input mat1 mat2 beta alpha", None, None, None, 1, 1)
+    constants = not is_live(bias) and not is_live(b) and is_weight(b)
+    if is_live(a) and constants and beta == alpha == 1 and b.dim() == 2 and bias.dim() == 1 and call.operator.name == "addmm":
+        return treat(engine, call, Affine(call, LinearMap(), a, b.t(), bias))
     product_ = engine.redo(torch.matmul, a, b)
     product_ = product_ if alpha == 1 else engine.redo(torch.mul, product_, alpha)
     if beta == 0:

@@ -135,7 +135,8 @@ class Propagation(TorchFunctionMode):
         self._seed, self._randomness = seed, None
         self.walking = False
         self.depth = 0  # affine operators on the longest path, known after the forward
-        self.batch = 0  # samples, known after the forward
+        self.samples = 0  # along the first axis of the input
+        self.regrouped = False  # samples may lie elsewhere by now
         self.calls: list[Call] = []
         self.folded: list[Any] = []
         self.keeper = Keeper()
@@ -241,7 +242,8 @@ class Propagation(TorchFunctionMode):
                 return self.detached(value)
             return value
         if isinstance(value, (list, tuple)) and type(value) is not torch.Size:
-            return rebuild(value, [self._admit(v, live) for v in value])
+            items = [self._admit(v, live) for v in value]
+            return items if type(value) is list else rebuild(value, items)  # the model may add to its list later
         return value
 
     # ------------------------------------------------------------------ one call
@@ -406,6 +408,8 @@ class Propagation(TorchFunctionMode):
     def note(self, call: Call, out: Any, nonneg: bool | None = None) -> Any:
         """Tag the results of a call with its depth and, by the operator's policy, as non-negative."""
         known = nonneg if nonneg is not None else self._nonneg(call)
+        if self.composite.per_sample and not self.regrouped:
+            self.regrouped = self._regroups(call, out)
         for t in flat([out]):
             if t.requires_grad and not any(t is x for x in call.live):
                 attach(t, Tag(self, t._version, call.depth, first=call.first, nonneg=known))
@@ -413,6 +417,13 @@ class Propagation(TorchFunctionMode):
             first = next(iter(flat([out])), None)
             call.shape = tuple(first.shape) if first is not None else ()
         return out
+
+    def _regroups(self, call: Call, out: Any) -> bool:
+        """Whether samples may no longer lie along the first axis; a rule that looks at whole samples must know."""
+        kept = all(t.dim() and t.shape[0] == self.samples for t in flat([out]))
+        index = call.args[1] if call.operator.name == "getitem" else None
+        whole = isinstance(index, tuple) and index[:1] == (slice(None),)
+        return not kept or (call.operator.moves_axes and not whole)
 
     def _nonneg(self, call: Call) -> bool:
         """Whether the result is known to hold no negative value: by the operator, and by all that goes into it."""
@@ -578,7 +589,7 @@ class Propagation(TorchFunctionMode):
     def _in_place(self, call: Call) -> Any:
         """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
         target = call.args[0]
-        special = self._bent(call.live) or self.isolate or self.composite.has_filters or self.composite.has_input_rules
+        special = self._bent(call.live) or self.isolate or self.composite.plain or self.composite.moves_values
         relu = call.operator.name == "relu" and not self.ledger and not self.differentiable
         affine = self.tag(target).affine if target.requires_grad else None
         self.keeper.preserve(target, relu=relu and affine is not None and not affine.other)

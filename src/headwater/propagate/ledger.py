@@ -91,16 +91,36 @@ def collect(calls: Iterable[Any]) -> list[Row]:
     return rows
 
 
-def join(ledgers: list[list[Row]]) -> Ledger:
-    """One ledger for several batches of the same calls."""
-    if len({len(rows) for rows in ledgers}) > 1:
-        raise ValueError("the batches took different paths through the model, so their ledgers have different rows")
-    rows = []
-    for same in zip(*ledgers, strict=True):
-        causes = {cause: None for row in same for cause in row.absorbed}
+def join(ledgers: list[list[Row]]) -> list[Row]:
+    """The rows of several batches as one; a call that a batch did not make counts zero for its samples."""
+    if len(ledgers) == 1:
+        return ledgers[0]
+    numbered = [_numbered(rows) for rows in ledgers]
+    sizes = [len(rows[0].incoming) if rows else 0 for rows in ledgers]
+    joined = []
+    for key in {key: None for rows in sorted(numbered, key=len, reverse=True) for key in rows}:
+        same = [rows.get(key) for rows in numbered]
+        first = next(row for row in same if row is not None)
+        causes = {cause: None for row in same if row is not None for cause in row.absorbed}
+        zeros = [torch.zeros(n, dtype=torch.float64) for n in sizes]
+        amounts = [
+            torch.cat([zero if row is None else getattr(row, side) for row, zero in zip(same, zeros, strict=True)])
+            for side in ("incoming", "outgoing")
+        ]
         absorbed = {
-            c: torch.cat([row.absorbed.get(c, torch.zeros_like(row.incoming)) for row in same]) for c in causes
+            cause: torch.cat([zero if row is None else row.absorbed.get(cause, zero) for row, zero in zip(same, zeros, strict=True)])
+            for cause in causes
         }
-        sums = (torch.cat([getattr(row, k) for row in same]) for k in ("incoming", "outgoing"))
-        rows.append(Row(same[0].layer, same[0].operator, same[0].rule, *sums, absorbed))
-    return Ledger(rows)
+        joined.append(Row(first.layer, first.operator, first.rule, *amounts, absorbed))
+    return joined
+
+
+def _numbered(rows: list[Row]) -> dict[tuple[str, str, int], Row]:
+    """Rows by layer, operator and how often that operator was called there before."""
+    found: dict[tuple[str, str, int], Row] = {}
+    seen: dict[tuple[str, str], int] = {}
+    for row in rows:
+        place = (row.layer, row.operator)
+        seen[place] = seen.get(place, 0) + 1
+        found[*place, seen[place]] = row
+    return found

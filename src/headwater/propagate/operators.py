@@ -33,6 +33,7 @@ class Operator:
         inplace: writes to its first argument. ``view``: only moves values. ``elementwise``: one value at a time.
         affine: takes a rule. ``metadata``: returns no values. ``moves_ids``: token ids stay token ids.
         joins: linear in all of its operands together, so that constants among them have a share of their own.
+        moves_axes: may move samples away from the first axis.
         random: draws from a generator. checked: its treatment refuses training mode, so it is asked under plain gradients too.
         nonneg: "keep" (non-negative in, non-negative out), "always" or "never".
         degree: of an elementwise function: homogeneous, affine or bent.
@@ -49,6 +50,7 @@ class Operator:
     metadata: bool = False
     moves_ids: bool = False
     joins: bool = False
+    moves_axes: bool = False
     random: bool = False
     checked: bool = False
     nonneg: str = "never"
@@ -192,6 +194,11 @@ matrix_norm linalg_norm std nuclear_norm frobenius_norm pdist prelu rrelu renorm
 _sparse_mm spmm to_dense to_sparse coalesce _pack_padded_sequence _pad_packed_sequence cumulative_trapezoid trapezoid trapz logcumsumexp_ diff cross_ fft_fft fft_ifft fft_rfft
 fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft complex fft_fftshift fft_ifftshift
 segment_matmul_ max_unpool1d quantile nanquantile"""
+_AXES = """transpose t T mT H mH adjoint permute movedim moveaxis swapaxes swapdims unbind select narrow getitem index_select gather
+take take_along_dim flip flipud roll rot90 masked_select chunk split split_with_sizes tensor_split vsplit cat stack vstack sort topk
+view_as_real matmul mm bmm einsum tensordot lstm gru rnn_tanh rnn_relu scatter scatter_add index_add index_copy index_put setitem
+cumsum softmax log_softmax logsumexp sum mean amax amin max min prod var std norm linalg_vector_norm expand_as _pack_padded_sequence
+_pad_packed_sequence repeat repeat_interleave expand"""
 _JOINS = """index_add scatter scatter_add index_put index_copy index_fill masked_scatter put select_scatter slice_scatter
 diagonal_scatter masked_fill fill zero copy setitem where cat stack hstack vstack dstack column_stack row_stack block_diag pad
 constant_pad_nd"""
@@ -261,7 +268,7 @@ def _rows() -> dict[str, Operator]:
     add("linear", "linear", affine.linear, affine=True)
     add("matmul mm bmm mv dot inner vdot chain_matmul", "linear", affine.matmul, affine=True)
     add("einsum tensordot bilinear", "linear", affine.einsum, affine=True)
-    add("addmm addmv baddbmm addbmm", "linear", affine.addmm)
+    add("addmm addmv baddbmm addbmm", "linear", affine.addmm, affine=True)
     for n in (1, 2, 3):
         add(f"conv{n}d conv_transpose{n}d", "conv", affine.convolution, affine=True)
     add("batch_norm", "normalizer", affine.batch_norm, checked=True)
@@ -270,6 +277,8 @@ def _rows() -> dict[str, Operator]:
     add("embedding_bag", "homogeneous", recurrent.embedding_bag)
     add("lstm gru rnn_tanh rnn_relu", "recurrent", recurrent.recurrent)
     add("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", "recurrent", recurrent.cell)
+    for name in _AXES.split():
+        rows[name] = replace(rows[name], moves_axes=True)
     return rows
 
 

@@ -28,6 +28,11 @@ class Rule:
     native: ClassVar[bool] = False  # the ordinary gradient is already this rule
     at_input: ClassVar[bool] = False  # gives relevance to inputs that are zero
 
+    @property
+    def per_sample(self) -> bool:
+        """Looks at a whole sample at once (a norm, a maximum)."""
+        return False
+
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         """Factor of the input (shape of ``op.x``) from the factor ``c`` of the output (shape of ``op.z``)."""
         raise InvalidComposite(f"{self!r} is no rule for affine operators such as {op.call.operator.name!r}")
@@ -74,6 +79,10 @@ class Epsilon(Rule):
 
     epsilon: float = 1e-6
     relative: bool = False
+
+    @property
+    def per_sample(self) -> bool:
+        return self.relative
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         z = op.z
@@ -294,6 +303,10 @@ class ByDomain(Rule):
     if it is non-negative and w² if it is not (thesis, Section 3; review, Section V-B)."""
 
     at_input: ClassVar[bool] = True
+
+    @property
+    def per_sample(self) -> bool:
+        return True
 
     def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if op.source is not None and op.source.low is not None:

@@ -37,7 +37,7 @@ def to_rgb(relevance: Array, limit: float | None = None) -> NDArray[np.uint8]:
         NonFinite: NaN or infinity in the relevance.
     """
     pixels = summed(relevance)
-    return rgb(pixels, limit or scale_of([pixels]) or None)
+    return rgb(pixels, (scale_of([pixels]) or None) if limit is None else limit)
 
 
 def overlay_rgb(relevance: Array, picture: Array, limit: float | None = None) -> NDArray[np.uint8]:

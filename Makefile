@@ -1,0 +1,38 @@
+# Each target sets up .venv on a fresh machine; while the stamp is newer than what it depends on, that costs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test slow check format bench docs
+
+test slow docs: export OMP_NUM_THREADS = 1
+
+demo: $(STAMP)  ## explain real photographs: pictures and a page under demo/
+	$(BIN)/headwater demo
+
+test: $(STAMP)  ## the default tests
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: $(STAMP)  ## the tests that take long
+	$(BIN)/python -m pytest -n 2 -m slow
+
+check: $(STAMP)  ## lint, format, types, direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure the cost of explanations beside that of the bare model and of zennit
+	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)  ## run the examples of the README and the documentation
+	$(BIN)/python -m pytest tests/test_docs.py
+
+$(STAMP): pyproject.toml constraints-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints-dev.txt --editable ".[dev]"
+	touch $@

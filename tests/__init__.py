@@ -1,0 +1,1 @@
+"""The tests of Headwater; they mirror the folders of the package."""

@@ -1,0 +1,1 @@
+"""Networks of one construct each, and what must hold on every one of them."""

@@ -1,0 +1,1 @@
+"""Whole architectures: randomly initialized ones, and trained ones on real data."""

@@ -1,0 +1,94 @@
+"""A rule broken on purpose: the ledger points at its operator, and at no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import headwater as hw
+from tests.reference.audit import TIGHT, assert_balanced, magnitude, score
+from tests.reference.nets import double, draw
+
+RULES = {
+    "zero": hw.rules.Zero(),
+    "epsilon": hw.rules.Epsilon(1e-2),
+    "gamma": hw.rules.Gamma(0.25),
+    "alpha beta": hw.rules.AlphaBeta(2, 1),
+    "z plus": hw.rules.ZPlus(),
+}
+INPUT_RULES = {"box": hw.rules.Box(-4.0, 4.0), "w squared": hw.rules.WSquare(), "flat": hw.rules.Flat()}
+LOST = 0.1
+
+
+def network() -> nn.Sequential:
+    """Layers "0", "2" and "5" are affine."""
+    return double(
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    )
+
+
+def lossy(monkeypatch: pytest.MonkeyPatch, rule: Any) -> None:
+    """From here on every rule of this class loses a tenth of the relevance."""
+    honest = type(rule).split
+
+    def split(self: Any, op: Any, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        factor, relevance = honest(self, op, c)
+        return tuple(None if t is None else (1 - LOST) * t for t in (factor, relevance))
+
+    monkeypatch.setattr(type(rule), "split", split)
+
+
+def assert_points_at(layer: str, e: hw.Explanation) -> None:
+    guilty = [row for row in e.ledger if row.layer == layer and row.rule]
+    innocent = [row for row in e.ledger if row.layer != layer]
+    assert len(guilty) == 1
+    lost = LOST / (1 - LOST) * guilty[0].outgoing
+    assert ((guilty[0].unexplained - lost).abs() <= TIGHT * magnitude(e)).all()
+    assert (guilty[0].unexplained.abs() > 1e-3 * magnitude(e)).all()
+    assert innocent
+    for row in innocent:
+        assert (row.unexplained.abs() <= TIGHT * magnitude(e)).all()
+    assert torch.equal(e.ledger.unexplained(), guilty[0].unexplained.abs())
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_ledger_points_at_a_rule_that_loses_relevance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, model, x = RULES[name], network(), draw(2, 2, 5, 5)
+    others = hw.rules.ZPlus() if name == "epsilon" else hw.rules.Epsilon(1e-6)
+    composite = hw.Composite({"layer:2": rule, "default": others})
+    assert_balanced(hw.explain(model, x, target=score, composite=composite, ledger=True))
+    lossy(monkeypatch, rule)
+    broken = hw.explain(model, x, target=score, composite=composite, ledger=True)
+    assert_points_at("2", broken)
+    with pytest.raises(AssertionError, match="unexplained"):
+        assert_balanced(broken)
+
+
+@pytest.mark.parametrize("name", INPUT_RULES)
+def test_the_ledger_points_at_an_input_rule_that_loses_relevance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, model, x = INPUT_RULES[name], network(), draw(2, 2, 5, 5).clamp(-4, 4)
+    composite = hw.Composite({"input": rule, "default": hw.rules.Epsilon(1e-6)})
+    assert_balanced(hw.explain(model, x, target=score, composite=composite, ledger=True))
+    lossy(monkeypatch, rule)
+    assert_points_at("0", hw.explain(model, x, target=score, composite=composite, ledger=True))
+
+
+def test_the_ledger_points_at_a_rule_of_the_users_own() -> None:
+    class Forgetful(hw.rules.Epsilon):
+        """Loses a tenth of what it should hand on."""
+
+        def factor(self, op: Any, c: Tensor) -> Tensor:
+            return (1 - LOST) * super().factor(op, c)
+
+    composite = hw.Composite({"layer:5": Forgetful(1e-6), "default": hw.rules.ZPlus()})
+    assert_points_at("5", hw.explain(network(), draw(2, 2, 5, 5), target=score, composite=composite, ledger=True))
+
+
+def test_the_selfcheck_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network(), draw(2, 2, 5, 5)
+    assert hw.selfcheck(model, x)
+    lossy(monkeypatch, hw.rules.Gamma())
+    assert not hw.selfcheck(model, x)

@@ -1,0 +1,53 @@
+"""What the package promises about itself: its public names, a light import, one version."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import headwater as hw
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = [
+    "Composite",
+    "Explanation",
+    "HeadwaterError",
+    "HeadwaterWarning",
+    "InvalidComposite",
+    "InvalidInput",
+    "InvalidTarget",
+    "MissingExtra",
+    "NonFinite",
+    "UnsupportedModel",
+    "UnsupportedOperator",
+    "explain",
+    "filters",
+    "load",
+    "methods",
+    "plan",
+    "propagating",
+    "rules",
+    "selfcheck",
+    "target",
+    "toolbox",
+]
+
+
+def test_public_names_are_pinned() -> None:
+    assert hw.__all__ == PUBLIC
+    assert all(hasattr(hw, name) for name in PUBLIC)
+
+
+def test_import_is_light() -> None:
+    heavy = ("matplotlib", "PIL", "rich", "transformers", "torchvision", "typer", "skimage", "soundfile")
+    code = f"import sys, headwater; print([name for name in {heavy!r} if name in sys.modules])"
+    environment = {"PYTHONPATH": str(ROOT / "src")}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_version_is_the_changelogs_newest() -> None:
+    entries = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert next(entry for entry in entries if entry != "Unreleased") == hw.__version__

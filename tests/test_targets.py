@@ -1,0 +1,237 @@
+"""What scalar is explained: every kind of target, the defaults by shape, and errors that list the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import headwater as hw
+from tests.reference.audit import assert_same
+
+ZERO = hw.Composite({"default": hw.rules.Zero()})
+
+
+class Scores(nn.Module):
+    """A linear map of features to scores of any shape, so that LRP-0 is the target's gradient times the input."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, torch.Size(shape).numel(), bias=False, dtype=torch.float64)
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).reshape(len(x), *self.shape)
+
+
+def given(*shape: int) -> tuple[Scores, Tensor]:
+    return Scores(*shape).eval(), torch.randn(3, 6, dtype=torch.float64)
+
+
+def assert_explained(model: nn.Module, x: Tensor, target: Any, wanted: Callable[[Tensor], Tensor]) -> hw.Explanation:
+    """The output is what ``wanted`` makes of the scores, and the relevance is its gradient times the input."""
+    e = hw.explain(model, x, target=target, composite=ZERO, ledger=True)
+    leaf = x.clone().requires_grad_()
+    expected = wanted(model(leaf))
+    assert_same(e.output, expected.detach(), 1e-12)
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    assert_same(e.relevance, gradient * x, 1e-9)
+    return e
+
+
+CLASSES: dict[str, tuple[Any, Callable[[Tensor], Tensor]]] = {
+    "default": (None, lambda z: z.amax(1)),
+    "int": (2, lambda z: z[:, 2]),
+    "negative int": (-1, lambda z: z[:, -1]),
+    "list": ([0, 2, 1], lambda z: z[[0, 1, 2], [0, 2, 1]]),
+    "LongTensor": (torch.tensor([3, 3, 0]), lambda z: z[[0, 1, 2], [3, 3, 0]]),
+    "callable": (lambda z: z[:, 0] - 2 * z[:, 1], lambda z: z[:, 0] - 2 * z[:, 1]),
+    "margin": (hw.target.Margin(1, 3), lambda z: z[:, 1] - z[:, 3]),
+    "sum": (hw.target.Sum(), lambda z: z.sum(1)),
+    "contrast": (hw.target.Contrast(1), lambda z: z[:, 1] - z[:, [0, 2, 3]].mean(1)),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_targets_of_class_scores(kind: str) -> None:
+    target, wanted = CLASSES[kind]
+    assert_explained(*given(4), target, wanted)
+
+
+@pytest.mark.parametrize("classes", [1, [1, 0, 3], torch.tensor([2, 2, 2]), None])
+def test_log_odds(classes: Any) -> None:
+    """A log-sum-exp is not homogeneous: the output is exact, and the ledger explains where the relevance goes."""
+    model, x = given(4)
+    e = hw.explain(model, x, target=hw.target.LogOdds(classes), composite=ZERO, ledger=True)
+    z = model(x).detach()
+    chosen = z.argmax(1) if classes is None else torch.as_tensor(classes).expand(3)
+    own = torch.nn.functional.one_hot(chosen, 4).bool()
+    expected = z[own] - z.masked_fill(own, -torch.inf).logsumexp(1)
+    assert_same(e.output, expected, 1e-12)
+    assert (e.ledger.unexplained() <= 1e-9 * (e.output.abs() + e.relevance.abs().sum(1))).all()
+    # The log-odds are those of the probability that the softmax gives.
+    chances = z.softmax(1)[own]
+    assert_same(e.output, (chances / (1 - chances)).log(), 1e-9)
+
+
+def test_the_resolved_target_is_kept() -> None:
+    model, x = given(4)
+    assert torch.equal(hw.explain(model, x).target, model(x).argmax(1))
+    assert torch.equal(hw.explain(model, x, target=2).target, torch.tensor([2, 2, 2]))
+    assert torch.equal(hw.explain(model, x, target=[0, 1, 2]).target, torch.tensor([0, 1, 2]))
+
+
+def test_one_score_a_sample() -> None:
+    assert_explained(*given(), None, lambda z: z)
+
+
+def test_one_score_in_a_column() -> None:
+    assert_explained(*given(1), None, lambda z: z[:, 0])
+
+
+SEQUENCES: dict[str, tuple[Any, Callable[[Tensor], Tensor]]] = {
+    "default": (None, lambda z: z[:, -1].amax(1)),
+    "int": (3, lambda z: z[:, -1, 3]),
+    "token": (hw.target.Token(1, 4), lambda z: z[:, 1, 4]),
+    "token from the end": (hw.target.Token(-2, 0), lambda z: z[:, -2, 0]),
+    "position and entry": ((2, 3), lambda z: z[:, 2, 3]),
+    "callable": (lambda z: z[:, :, 0].sum(1), lambda z: z[:, :, 0].sum(1)),
+    "sum": (hw.target.Sum(), lambda z: z.sum((1, 2))),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_targets_of_token_scores(kind: str) -> None:
+    target, wanted = SEQUENCES[kind]
+    assert_explained(*given(4, 5), target, wanted)
+
+
+def test_the_last_unpadded_token() -> None:
+    """With an attention mask the default is the last token that it shows, sample by sample."""
+
+    class Masked(Scores):
+        def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+            return super().forward(x) + 0 * attention_mask[..., None]
+
+    model, x = Masked(4, 5).eval(), torch.randn(3, 6, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1]])
+    e = hw.explain(model, {"x": x, "attention_mask": mask}, composite=ZERO)
+    z = model(x, mask).detach()
+    assert_same(e.output, torch.stack([z[0, 3].max(), z[1, 1].max(), z[2, 3].max()]), 1e-12)
+
+
+def winner(z: Tensor) -> Tensor:
+    """For each sample, its most frequent class over the pixels where that class wins."""
+    scores = []
+    for sample in z:
+        best = sample.argmax(0)
+        most = best.flatten().mode().values
+        scores.append(sample[most][best == most].sum())
+    return torch.stack(scores)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 2, 3, 4)])
+def test_pixels(shape: tuple[int, ...]) -> None:
+    assert_explained(*given(*shape), None, winner)
+
+
+def test_pixels_of_a_class() -> None:
+    model, x = given(3, 4, 5)
+
+    def wanted(z: Tensor) -> Tensor:
+        return (z[:, 1] * (z.argmax(1) == 1)).sum((1, 2))
+
+    assert (model(x).argmax(1) == 1).flatten(1).any(1).all()
+    assert_explained(model, x, 1, wanted)
+
+
+def test_a_hidden_neuron() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, dtype=torch.float64)
+            self.head = nn.Linear(2 * 4 * 4, 3, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x).relu().flatten(1))
+
+    model, x = Net().eval(), torch.randn(2, 1, 6, 6, dtype=torch.float64)
+    e = hw.explain(model, x, target=hw.target.Neuron("conv", (1, 2, 0)), composite=ZERO, ledger=True)
+    assert_same(e.output, model.conv(x).detach()[:, 1, 2, 0], 1e-12)
+    assert e.relevance[:, :, :2].abs().sum() == 0, "relevance outside the neuron's receptive field"
+    assert_same(e.relevance.flatten(1).sum(1), e.output - model.conv.bias[1].detach(), 1e-9)
+    assert_same(hw.explain(model, x, target=hw.target.Neuron("head", 2), composite=ZERO).relevance,
+                hw.explain(model, x, target=2, composite=ZERO).relevance, 1e-12)  # fmt: skip
+
+
+class Pair(NamedTuple):
+    states: Tensor
+    logits: Tensor
+
+
+@pytest.mark.parametrize("form", ["tuple", "dict", "named tuple", "nested"])
+def test_outputs_that_are_no_tensor(form: str) -> None:
+    """The logits of a structure are explained, else its first float tensor."""
+
+    class Wrapped(Scores):
+        def forward(self, x: Tensor) -> Any:
+            z = super().forward(x)
+            return {
+                "tuple": (z, x),
+                "dict": {"hidden": x, "logits": z},
+                "named tuple": Pair(x, z),
+                "nested": (torch.arange(3), (z, x)),
+            }[form]
+
+    torch.manual_seed(1)
+    plain, x = given(4)
+    torch.manual_seed(1)
+    wrapped = Wrapped(4).eval()
+    assert torch.equal(plain.linear.weight, wrapped.linear.weight)
+    assert_same(hw.explain(wrapped, x).relevance, hw.explain(plain, x).relevance, 1e-12)
+
+
+WRONG: dict[str, tuple[tuple[int, ...], Any, str]] = {
+    "too large": ((4,), 4, r"4 is out of range.*0 to 3"),
+    "too negative": ((4,), -5, r"-5 is out of range"),
+    "too large in a list": ((4,), [0, 9, 1], r"9 is out of range"),
+    "too few": ((4,), [0, 1], r"2 targets for 3 samples"),
+    "floats": ((4,), torch.tensor([0.0, 1.0, 2.0]), r"choose an int"),
+    "a name": ((4,), "cat", r"choose an int"),
+    "names": ((4,), ["cat", "dog", "cow"], r"choose an int"),
+    "a class of one score": ((), 1, r"leave the target out"),
+    "a function without one score a sample": ((4,), lambda z: z.sum(), r"must return scores \[3\]"),
+    "a function that returns no tensor": ((4,), lambda z: 1.0, r"must return scores \[3\]"),
+    "a margin of pixels": ((3, 4, 5), hw.target.Margin(0, 1), r"needs an output of 2 axes"),
+    "log-odds of one class": ((1,), hw.target.LogOdds(0), r"at least two classes"),
+    "contrast out of range": ((4,), hw.target.Contrast(7), r"7 is out of range"),
+    "a margin out of range": ((4,), hw.target.Margin(0, 4), r"4 is out of range"),
+    "a token of class scores": ((4,), hw.target.Token(0, 1), r"needs an output of 3 axes"),
+    "a position too far": ((4, 5), hw.target.Token(4, 1), r"positions 0 to 3"),
+    "an unknown token": ((4, 5), hw.target.Token(0, 5), r"tokens 0 to 4"),
+    "an output of no known shape": ((2, 2, 2, 2, 2), None, r"choose an int"),
+    "an unknown layer": ((4,), hw.target.Neuron("body", 0), r"'body'.*linear"),
+    "a neuron out of range": ((4,), hw.target.Neuron("linear", 4), r"4.*out of range|out of range.*4"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_target_says_what_is_right(case: str) -> None:
+    shape, target, message = WRONG[case]
+    model, x = given(*shape)
+    with pytest.raises(hw.HeadwaterError, match=message) as caught:
+        hw.explain(model, x, target=target)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_an_output_without_a_tensor() -> None:
+    class Names(Scores):
+        def forward(self, x: Tensor) -> Any:
+            super().forward(x)
+            return ["cat", "dog"]
+
+    with pytest.raises(hw.HeadwaterError, match="list without a float tensor"):
+        hw.explain(Names(4).eval(), torch.randn(3, 6, dtype=torch.float64))
