@@ -8,6 +8,7 @@ most pixels, summed over the pixels where it wins.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -223,7 +224,9 @@ def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, An
             if not -n <= i < n:
                 raise InvalidTarget(f"Target {target} is out of range for an output of shape {_shape(output)}")
         return output[(slice(None), *target)], target
-    if target is not None and not isinstance(target, (int, Tensor, list, tuple)):
+    if hasattr(target, "__index__") and not isinstance(target, Tensor):
+        target = operator.index(target)  # an integer of numpy's, say
+    if target is not None and not isinstance(target, (int, Tensor, list, tuple)) and not hasattr(target, "__array__"):
         raise InvalidTarget(f"A target of type {type(target).__name__} is not known: choose {CHOICES}")
     if dim == 1:
         if target is not None and not (isinstance(target, int) and target == 0):

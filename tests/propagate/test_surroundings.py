@@ -204,6 +204,34 @@ def test_memory_formats_and_views() -> None:
     assert_same(hw.explain(model, one).relevance, expected[:1].expand(3, 3, 6, 6), 1e-5)
 
 
+def test_batch_norm_whose_gradient_torch_gets_wrong() -> None:
+    """For a batch of one whose gradient arrives transposed, torch's own batch norm backward mixes up the strides."""
+    bn = nn.BatchNorm2d(4).double().eval()
+    bn.running_mean.normal_()
+    x, weight = torch.randn(1, 4, 3, 3, dtype=torch.float64), torch.randn(1, 9, 4, dtype=torch.float64)
+    e = hw.explain(lambda x: (bn(x).reshape(1, 4, 9).transpose(1, 2) * weight).sum((1, 2)), x, ledger=True)
+    assert_balanced(e)
+    scale = (bn.running_var + bn.eps).rsqrt()[:, None, None]
+    assert_same(e.relevance, x * scale * weight.transpose(1, 2).reshape(1, 4, 3, 3), 1e-9)
+
+
+def test_a_state_that_is_written_in_place() -> None:
+    """Slices of one buffer, written while others are read."""
+    linear = nn.Linear(3, 3).double()
+
+    def model(x: Tensor) -> Tensor:
+        state = torch.zeros(2, 3, 2, dtype=x.dtype)
+        for i in range(2):
+            shifted = nn.functional.pad(x, (0, 0, 1, -1))
+            shifted[:, 0] = state[:, :, i]
+            y = linear(0.3 * x + 0.7 * shifted)
+            state[:, :, i] = x[:, -1]
+            x = x + y
+        return x.sum((1, 2)) + state.sum((1, 2))
+
+    assert_balanced(hw.explain(model, torch.randn(2, 4, 3, dtype=torch.float64), ledger=True))
+
+
 # ---------------------------------------------------------------------- threads
 
 

@@ -437,7 +437,10 @@ class Propagation(TorchFunctionMode):
 
     def native(self, call: Call, causes: Causes | None = None, nonneg: bool | None = None) -> Any:
         """Treat a call by its ordinary gradient, which is right for homogeneous operators (Euler's theorem)."""
-        if self.isolate and not call.operator.view:
+        if call.operator.view:
+            for t in call.live:
+                self.tag(t).viewed = True
+        elif self.isolate:
             return self.local(call, causes=causes or self._constants(call), nonneg=nonneg)
         return self.note(call, call.func(*call.args, **call.kwargs), nonneg)
 
@@ -612,7 +615,10 @@ class Propagation(TorchFunctionMode):
         beside.layer = call.layer
         if self._names is not None:
             self.calls[-1] = beside
-        new = self.materialize(self._treat(beside))
+        new = self._treat(beside)
+        alone = not target._is_view() and not (target.requires_grad and self.tag(target).viewed)
+        if not alone:  # views would follow the plain gradient of an activation, which stands in only for its secant
+            new = self.materialize(new)
         if not target._is_view():
             target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
         target.copy_(new)
@@ -625,8 +631,7 @@ class Propagation(TorchFunctionMode):
                 known = like.nonneg if like is not None else call.operator.nonneg == "always"
                 tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known and t is target)
                 if like is not None and t is target:
-                    tag.gate, tag.source, tag.affine = like.gate, like.source, like.affine
-                    tag.depth, tag.first = like.depth, like.first
+                    tag = like.renewed(t._version)
                 attach(t, tag)
 
     def warn_detached(self, call: Call) -> None:

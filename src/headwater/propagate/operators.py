@@ -62,14 +62,13 @@ class Operator:
         return replace(self, inplace=False)
 
     def simple_in_place(self, call: Any) -> bool:
-        """Whether its own in-place gradient is right: it overwrites no factor that anyone needs."""
+        """Whether its own in-place gradient is right, and no chain of elementwise functions goes on through it."""
         if self.handler is native and not self.elementwise:
             return True
-        if self.name in ("relu", "leaky_relu", "neg"):
-            return True
-        if self.name in ("add", "sub"):
-            return len(call.live) == 2 or not isinstance(call.args[1], Tensor)
-        return self.name in ("mul", "div") and len(call.live) == 1 and call.live[0] is call.args[0]
+        chained = any(call.engine.tag(t).chain is not None for t in call.live)
+        if self.name in ("relu", "leaky_relu"):
+            return not chained
+        return self.name in ("add", "sub") and len(call.live) == 2 and not chained
 
 
 def native(engine: Any, call: Any) -> Any:

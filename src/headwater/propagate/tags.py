@@ -38,7 +38,7 @@ class Tag:
 
     __slots__ = (
         "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "source",
-        "token", "version", "weight",
+        "token", "version", "viewed", "weight",
     )  # fmt: skip
 
     def __init__(self, engine: Any, version: int, depth: int = 0, *, first: bool = True, nonneg: bool = False) -> None:
@@ -51,6 +51,7 @@ class Tag:
         self.chain: Chain | None = None  # an elementwise function of one live tensor
         self.token: object = None  # what the functions of this tensor as a root share
         self.call: Call | None = None  # the last call of the chain
+        self.viewed = False  # another tensor may share its values
         self.materialized: Tensor | None = None  # the same values with the chain's secant as backward
         self.affine: Affine | None = None  # the affine call that made it, for folding
         self.source: Source | None = None  # the explained input, so far only moved or shifted and scaled
@@ -61,7 +62,7 @@ class Tag:
         """The same facts for a copy of the tensor."""
         tag = Tag(self.engine, version, self.depth, first=self.first, nonneg=self.nonneg)
         tag.gate, tag.source, tag.affine = self.gate, self.source, self.affine
-        tag.chain, tag.call = self.chain, self.call
+        tag.chain, tag.call, tag.token = self.chain, self.call, self.token
         return tag
 
 
