@@ -6,7 +6,7 @@ import pickletools
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import headwater as hw
 from tests.reference.audit import assert_balanced, assert_same, tensors
+from tests.test_tokens import Reader
 
 ZERO = hw.Composite({"default": hw.rules.Zero()})
 
@@ -54,15 +55,10 @@ def pieces() -> tuple[nn.Module, Tensor, Tensor]:
     return Pieces().double().eval(), torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 5, 2, dtype=torch.float64)
 
 
-class Reader(nn.Module):
-    """Token ids to class scores."""
+class Hidden(NamedTuple):
+    """What a layer may return."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.core, self.head = nn.Embedding(10, 4), nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.core(self.embed(ids))[0][:, -1])
+    states: Tensor
 
 
 # ---------------------------------------------------------------------- parts
@@ -115,78 +111,6 @@ def test_every_method_names_its_source(method: str) -> None:
     assert e.method == method
     assert e.cite().strip(), "nothing is cited"
     assert any(year in e.cite() for year in map(str, range(2013, 2026)))
-
-
-# ---------------------------------------------------------------------- tokens
-
-
-def test_tokens_sum_the_embedding_axis() -> None:
-    model, ids = Reader().double().eval(), torch.randint(10, (3, 6))
-    e = hw.explain(model, ids)
-    assert e.relevance.shape == (3, 6, 4)
-    assert torch.equal(e.tokens(), e.relevance.sum(-1))
-    assert torch.equal(e.inputs, ids)
-
-
-def test_tokens_of_named_inputs() -> None:
-    class Named(Reader):
-        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-            return super().forward(input_ids) * attention_mask[:, :1]
-
-    model, ids = Named().double().eval(), torch.randint(10, (3, 6))
-    e = hw.explain(model, {"input_ids": ids, "attention_mask": torch.ones(3, 6, dtype=torch.long)})
-    assert_same(e.tokens(), hw.explain(model, (ids, torch.ones(3, 6, dtype=torch.long))).tokens(), 1e-12)
-    assert e.tokens().shape == (3, 6)
-
-
-MOVED: dict[str, Callable[[nn.Embedding, Tensor], Tensor]] = {
-    "as they are": lambda embed, ids: embed(ids),
-    "sequence first": lambda embed, ids: embed(ids.t()).transpose(0, 1),
-    "sequence first, contiguous": lambda embed, ids: embed(ids.t().contiguous()).transpose(0, 1),
-    "flat": lambda embed, ids: embed(ids.reshape(-1)).view(*ids.shape, -1),
-    "flipped": lambda embed, ids: embed(ids.flip(1)).flip(1),
-    "one by one": lambda embed, ids: torch.stack([embed(ids[:, t]) for t in range(ids.shape[1])], 1),
-    "in two halves": lambda embed, ids: torch.cat([embed(half) for half in ids.chunk(2, 1)], 1),
-    "clamped": lambda embed, ids: embed(ids.clamp(min=0, max=9)),
-    "looked up twice": lambda embed, ids: (embed(ids) + embed(ids)) / 2,
-}
-
-
-@pytest.mark.parametrize("way", MOVED)
-def test_tokens_that_are_moved_before_they_are_looked_up(way: str) -> None:
-    """The relevance belongs to the ids as they were given."""
-    embed, weight = nn.Embedding(10, 4).double(), torch.randn(6, 4, 3, dtype=torch.float64)
-    ids = torch.randint(10, (2, 6))
-    e = hw.explain(lambda ids: torch.einsum("ntd,tdc->nc", MOVED[way](embed, ids), weight), ids, target=1)
-    expected = torch.einsum("ntd,td->nt", embed(ids), weight[:, :, 1]).detach()
-    assert_same(e.tokens(), expected, 1e-9)
-
-
-def test_tokens_that_are_shifted_or_not_read() -> None:
-    """A decoder reads a start token and all ids but the last, which so has no relevance; nor has the start token."""
-    embed, weight = nn.Embedding(10, 4).double(), torch.randn(6, 4, 3, dtype=torch.float64)
-    ids = torch.randint(1, 10, (2, 6))
-
-    def shifted(ids: Tensor) -> Tensor:
-        read = torch.zeros_like(ids)
-        read[:, 1:] = ids[:, :-1]
-        return torch.einsum("ntd,tdc->nc", embed(read), weight)
-
-    def joined(ids: Tensor) -> Tensor:
-        read = torch.cat([torch.zeros(2, 1, dtype=torch.long), ids[:, :-1]], 1)
-        return torch.einsum("ntd,tdc->nc", embed(read), weight)
-
-    expected = torch.einsum("ntd,td->nt", embed(ids)[:, :-1], weight[1:, :, 1]).detach()
-    for model in (shifted, joined):
-        e = hw.explain(model, ids, target=1)
-        assert_same(e.tokens()[:, :-1], expected, 1e-9)
-        assert (e.tokens()[:, -1] == 0).all()
-
-
-def test_tokens_of_a_picture_is_an_error() -> None:
-    model, x = given()
-    with pytest.raises(hw.HeadwaterError, match="token ids"):
-        hw.explain(model, x).tokens()
 
 
 # ---------------------------------------------------------------------- saved and loaded
@@ -305,13 +229,35 @@ def test_relevance_of_a_hidden_layer() -> None:
     assert e.layers["features.0"].shape == (5, 4, 6, 6)
 
 
+FORMS: list[Callable[[Tensor], Any]] = [lambda y: {"hidden": y}, lambda y: (y, None), Hidden]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["dict", "tuple", "named tuple"])
+def test_relevance_of_a_layer_that_returns_a_structure(form: Callable[[Tensor], Any]) -> None:
+    class Inner(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return form(super().forward(x))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = Inner(4, 4), nn.Linear(4, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.inner(x)
+            return self.head(out["hidden"] if isinstance(out, dict) else out[0])
+
+    e = hw.explain(Outer().double().eval(), torch.randn(3, 4, dtype=torch.float64), composite=ZERO, layers=["inner"])
+    assert_same(e.layers["inner"].sum(1), e.output, 1e-9)
+
+
 def test_relevance_is_conserved_from_layer_to_layer() -> None:
     widths = [6, 5, 4, 3]
     layers = [nn.Linear(a, b, bias=False) for a, b in pairwise(widths)]
     model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).double().eval()
     e = hw.explain(model, torch.rand(3, 6, dtype=torch.float64), composite="epsilon", layers=list("01234"))
-    for name, relevance in e.layers.items():
-        assert_same(relevance.sum(1), e.output, 1e-4), name  # up to the stabilizer
+    for relevance in e.layers.values():
+        assert_same(relevance.sum(1), e.output, 1e-4)  # up to the stabilizer
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:

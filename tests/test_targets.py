@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,8 @@ CLASSES: dict[str, tuple[Any, Callable[[Tensor], Tensor]]] = {
     "int": (2, lambda z: z[:, 2]),
     "negative int": (-1, lambda z: z[:, -1]),
     "list": ([0, 2, 1], lambda z: z[[0, 1, 2], [0, 2, 1]]),
+    "numpy int": (np.int64(2), lambda z: z[:, 2]),
+    "numpy array": (np.array([0, 2, 1]), lambda z: z[[0, 1, 2], [0, 2, 1]]),
     "LongTensor": (torch.tensor([3, 3, 0]), lambda z: z[[0, 1, 2], [3, 3, 0]]),
     "callable": (lambda z: z[:, 0] - 2 * z[:, 1], lambda z: z[:, 0] - 2 * z[:, 1]),
     "margin": (hw.target.Margin(1, 3), lambda z: z[:, 1] - z[:, 3]),

@@ -10,13 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwater import methods, target as targets
+from headwater import methods
+from headwater import target as targets
 from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
 from headwater.explanation import Explanation, leaves
-from headwater.propagate import ledger as ledgers, soundness
+from headwater.propagate import ids as token_ids
+from headwater.propagate import ledger as ledgers
+from headwater.propagate import soundness
+from headwater.propagate.calls import Entry
 from headwater.propagate.captures import Captures
 from headwater.propagate.composites import Composite, preset
-from headwater.propagate.engine import Entry, Propagation
+from headwater.propagate.engine import Propagation
 from headwater.propagate.plan import Plan, plan_calls
 from headwater.propagate.rules import Box, own_range
 from headwater.propagate.tags import product
@@ -83,7 +87,9 @@ def explain(
         parts = []
         for i in _tracked(starts, progress):
             part = replace(job, bounds=_slice_bounds(bounds, i, batch_size, inputs.samples))
-            parts.append(part.run(inputs.slice(i, i + batch_size), _slice_target(target, i, batch_size, inputs.samples)))
+            parts.append(
+                part.run(inputs.slice(i, i + batch_size), _slice_target(target, i, batch_size, inputs.samples))
+            )
         return job.finish(parts, inputs)
 
 
@@ -145,7 +151,9 @@ class Inputs:
         elif isinstance(x, (tuple, list)):
             values = list(x)
         else:
-            raise InvalidInput(f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first")
+            raise InvalidInput(
+                f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first"
+            )
         inputs = Inputs(values, names, single)
         if not any(isinstance(v, Tensor) for v in values):
             raise InvalidInput("x holds no tensor: pass the model's input tensors")
@@ -346,12 +354,15 @@ class Job:
             elif value.is_floating_point():
                 parts = [self._result(*arrived[id(live)])]
             else:
-                parts = [self._result(*arrived[id(e.live)]) for e in engine.ids[id(live)][1]]
-                parts = [p.view(*value.shape, -1) if p.numel() % value.numel() == 0 else p for p in parts]
-            relevance.append(None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, -1))
+                entries = engine.ids[id(live)][1]
+                found_parts = [(self._result(*arrived[id(e.live)]), e.positions) for e in entries]
+                parts = [token_ids.gather(found_parts, value)] if found_parts else []
+            relevance.append(parts[0] if parts else None)
         for r in leaves(tuple(relevance)):
             if not bool(r.isfinite().all()):
-                raise NonFinite("The relevance is not finite: a factor overflowed. Try float32 or float64, or a larger epsilon.")
+                raise NonFinite(
+                    "The relevance is not finite: a factor overflowed. Try float32 or float64, or a larger epsilon."
+                )
         return relevance
 
     def _result(self, entry: Entry, factor: Tensor | None, extra: Tensor | None) -> Tensor:
@@ -400,7 +411,9 @@ def _composite(row: methods.Method, composite: Composite | str | None) -> Compos
     if isinstance(composite, str):
         return preset(composite)
     if not isinstance(composite, Composite):
-        raise InvalidInput(f"composite must be a preset's name or a headwater.Composite, not {type(composite).__name__}")
+        raise InvalidInput(
+            f"composite must be a preset's name or a headwater.Composite, not {type(composite).__name__}"
+        )
     return composite
 
 
@@ -426,7 +439,9 @@ def _box(composite: Composite, bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
         torch.broadcast_shapes(low.shape, high.shape, x.shape)
     except (TypeError, ValueError, RuntimeError):
-        raise InvalidInput(f"bounds must be (low, high), scalars or broadcastable to {tuple(x.shape)}, not {bounds!r}") from None
+        raise InvalidInput(
+            f"bounds must be (low, high), scalars or broadcastable to {tuple(x.shape)}, not {bounds!r}"
+        ) from None
     slack = 1e-4 * (high - low).abs()
     if bool(((x < low - slack) | (x > high + slack)).any()):
         raise InvalidInput(

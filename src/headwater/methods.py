@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from headwater.errors import InvalidInput
 
-REVIEW = "Samek, Montavon, Lapuschkin, Anders, Müller: Explaining Deep Neural Networks and Beyond, Proc. IEEE 109(3), 2021"
+REVIEW = (
+    "Samek, Montavon, Lapuschkin, Anders, Müller: Explaining Deep Neural Networks and Beyond, Proc. IEEE 109(3), 2021"
+)
 OVERVIEW = "Samek, Wiegand, Müller: Explainable Artificial Intelligence, ITU Journal 1(1), 2018"
 THESIS = "Chormai: Designing Recurrent Neural Networks for Explainability, TU Berlin, 2018"
 LRP = "Bach et al.: On Pixel-Wise Explanations for Non-Linear Classifier Decisions by LRP, PLoS ONE 10(7), 2015"

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from headwater.errors import InvalidInput
+from headwater.propagate import ids as token_ids
 from headwater.propagate.composites import Composite, preset
 from headwater.propagate.engine import Propagation
 from headwater.propagate.tags import product
 
 
-class propagating:  # noqa: N801 (used as a verb)
+class propagating:
     """A context in which models run under the rules of a composite.
 
     Float tensors that are passed to a module inside become explained inputs; :meth:`relevance` tells how a result depends on them,
@@ -29,7 +30,9 @@ class propagating:  # noqa: N801 (used as a verb)
     Source: Samek et al. 2021 (review), Algorithm 8.
     """
 
-    def __init__(self, composite: Composite | str = "default", *, differentiable: bool = False, bounds: Any = None) -> None:
+    def __init__(
+        self, composite: Composite | str = "default", *, differentiable: bool = False, bounds: Any = None
+    ) -> None:
         self.composite = preset(composite) if isinstance(composite, str) else composite
         self.engine = Propagation(self.composite, differentiable=differentiable)
         self.bounds = (None, None) if bounds is None else tuple(torch.as_tensor(b) for b in bounds)
@@ -98,6 +101,7 @@ class propagating:  # noqa: N801 (used as a verb)
                 continue
             part = torch.zeros_like(entry.leaf) if factor is None else product(entry.leaf, factor)
             part = part if extra is None else part + extra
+            part = part if entry.positions is None else token_ids.gather([(part, entry.positions)], x)
             total = part if total is None else total + part
         if total is None:
             raise InvalidInput("relevance(x, of=...): 'of' does not depend on x")
@@ -105,7 +109,9 @@ class propagating:  # noqa: N801 (used as a verb)
 
     def _hidden(self, x: Tensor, of: Tensor) -> Tensor:
         if not x.requires_grad or not self.engine.reaches(x):
-            raise InvalidInput("relevance(x, ...): x is no input of a module in this context, nor made inside it from one")
+            raise InvalidInput(
+                "relevance(x, ...): x is no input of a module in this context, nor made inside it from one"
+            )
         place = self.engine.materialize(x)
         factor = self.engine.gradients(of.sum(), [place], retain=True)[0]
         if factor is None:

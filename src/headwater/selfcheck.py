@@ -40,7 +40,8 @@ class Report(tuple[Check, ...]):
 
     def __str__(self) -> str:
         lines = [
-            f"{'ok  ' if c.passed else 'FAIL'} {c.name:44} {c.deviation:9.2e} (tolerance {c.tolerance:.0e}) {c.note}" for c in self
+            f"{'ok  ' if c.passed else 'FAIL'} {c.name:44} {c.deviation:9.2e} (tolerance {c.tolerance:.0e}) {c.note}"
+            for c in self
         ]
         return "\n".join([*lines, "all checks passed" if self.passed else "some checks failed"])
 
@@ -81,14 +82,18 @@ def selfcheck(model: Callable[..., Any], x: Any, target: Any = None) -> Report:
 def _size(e: Explanation) -> Tensor:
     size = e.output.detach().abs().double()
     for r in leaves(e.relevance):
-        size = size + (r.detach().abs().double().flatten(1).sum(1) if len(r) == len(size) else r.detach().abs().double().sum())
+        size = size + (
+            r.detach().abs().double().flatten(1).sum(1) if len(r) == len(size) else r.detach().abs().double().sum()
+        )
     return size.clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def _balance(e: Explanation, tolerance: float) -> Check:
     worst = max(e.ledger, key=lambda row: float((row.unexplained.abs() / _size(e).cpu()).max()))
     share = float((worst.unexplained.abs() / _size(e).cpu()).max())
-    return Check("the ledger balances at every operator", share, tolerance, f"worst: {worst.operator} in {worst.layer!r}")
+    return Check(
+        "the ledger balances at every operator", share, tolerance, f"worst: {worst.operator} in {worst.layer!r}"
+    )
 
 
 def _gradient(model: Any, x: Any, target: Any, tolerance: float) -> Check:
@@ -98,7 +103,17 @@ def _gradient(model: Any, x: Any, target: Any, tolerance: float) -> Check:
         return Check(name, 0.0, tolerance, "does not apply: something is absorbed")
     other = explain(model, x, target, method="gradient_x_input")
     gap = _difference(zero, other)
-    gates = {row.operator for row in zero.ledger} & {"mul", "div", "matmul", "bmm", "einsum", "lstm", "gru", "rms_norm", "layer_norm"}
+    gates = {row.operator for row in zero.ledger} & {
+        "mul",
+        "div",
+        "matmul",
+        "bmm",
+        "einsum",
+        "lstm",
+        "gru",
+        "rms_norm",
+        "layer_norm",
+    }
     if gates and gap > tolerance:
         return Check(name, 0.0, tolerance, f"does not apply: {', '.join(sorted(gates))} split or gate")
     return Check(name, gap, tolerance)
@@ -132,7 +147,9 @@ def _state(model: Any) -> dict[str, Any]:
         state[f"gradient of {name}"] = None if tensor.grad is None else tensor.grad.clone()
     for name, module in model.named_modules():
         state[f"mode of {name}"] = module.training
-        state[f"hooks of {name}"] = len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+        state[f"hooks of {name}"] = (
+            len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+        )
     return state
 
 

@@ -163,7 +163,9 @@ def _classes(output: Tensor, target: Any) -> Tensor:
         raise InvalidTarget(f"{index.numel()} targets for {n} samples: pass one, or one for each")
     wrong = index[(index < -c) | (index >= c)]
     if wrong.numel():
-        raise InvalidTarget(f"Target {int(wrong[0])} is out of range for an output of shape {_shape(output)}: 0 to {c - 1}")
+        raise InvalidTarget(
+            f"Target {int(wrong[0])} is out of range for an output of shape {_shape(output)}: 0 to {c - 1}"
+        )
     return (index % c).to(output.device)
 
 
@@ -224,7 +226,7 @@ def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, An
             if not -n <= i < n:
                 raise InvalidTarget(f"Target {target} is out of range for an output of shape {_shape(output)}")
         return output[(slice(None), *target)], target
-    if hasattr(target, "__index__") and not isinstance(target, Tensor):
+    if hasattr(target, "__index__") and not getattr(target, "ndim", 0) and not isinstance(target, Tensor):
         target = operator.index(target)  # an integer of numpy's, say
     if target is not None and not isinstance(target, (int, Tensor, list, tuple)) and not hasattr(target, "__array__"):
         raise InvalidTarget(f"A target of type {type(target).__name__} is not known: choose {CHOICES}")

@@ -59,6 +59,7 @@ ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "copied_into_a_slice": lambda v: written_to(v, lambda b: b[:, :4].copy_(v[:, 2:])),
     "slice_multiplied_in_place": lambda v: first_half_doubled(v.clone()),
+    "clamped_slice_multiplied_in_place": lambda v: first_half_doubled(v.clamp(min=0)),
     "slice_added_in_place": lambda v: added_in_place(v * 1.0),
     "masked_filled": lambda v: v.masked_fill(ORDER > 2, 0.0),
     "masked_filled_in_place": lambda v: v.clone().masked_fill_(v < v.flip(1), 0.0),
@@ -194,6 +195,17 @@ def number_added() -> Case:
 @other
 def subtracted_from_one() -> Case:
     return between(lambda v: 1 - v)
+
+
+@other
+def activation_with_a_slice_multiplied_in_place() -> Case:
+    return between(lambda v: first_half_doubled(v.tanh()))
+
+
+@other
+def rectified_slice_multiplied_in_place() -> Case:
+    """Homogeneous, but written for inference: ordinary autograd refuses it."""
+    return between(lambda v: first_half_doubled(v.relu_()))
 
 
 @other

@@ -36,6 +36,7 @@ HOMOGENEOUS = [name for name, network in NETWORKS.items() if network.homogeneous
 pytestmark = [
     pytest.mark.filterwarnings("ignore::headwater.HeadwaterWarning"),
     pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning"),
 ]
 
 
@@ -71,11 +72,9 @@ def test_there_are_enough_networks() -> None:
     assert len(NETWORKS) >= 80
 
 
-@pytest.mark.parametrize("name", HOMOGENEOUS)
+@pytest.mark.parametrize("name", [name for name in HOMOGENEOUS if not name.startswith("embedding")])
 def test_the_network_is_homogeneous(name: str) -> None:
     case = case_of(name)
-    if not all(t.is_floating_point() for t in tensors(case.inputs)):
-        pytest.skip("token ids have no scale")
     with torch.no_grad():
         once = case.score(call(case.model, case.inputs))
         thrice = case.score(call(case.model, mapped(lambda t: 3.0 * t, case.inputs)))

@@ -257,7 +257,7 @@ def _text(name: str, attention: str = "sdpa", **options: Any) -> nn.Module:
     return kind(kind.config_class(**options, attn_implementation=attention))
 
 
-_BERT = {
+_BERT: dict[str, Any] = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "intermediate_size": 32, "num_labels": 3, "max_position_embeddings": 16, "initializer_range": 0.2,
 }  # fmt: skip
@@ -278,13 +278,13 @@ def bert_eager_padded() -> Built:
 
 @small
 def gpt2() -> Built:
-    options = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 40, "n_positions": 16, "initializer_range": 0.2}
-    return _text("GPT2LMHeadModel", **options, bos_token_id=1, eos_token_id=2), tokens(40)
+    sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+    return _text("GPT2LMHeadModel", **sizes, initializer_range=0.2, bos_token_id=1, eos_token_id=2), tokens(40)
 
 
 @small
 def llama() -> Built:
-    options = {
+    options: dict[str, Any] = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 40, "max_position_embeddings": 16, "initializer_range": 0.2,
     }  # fmt: skip
@@ -293,7 +293,7 @@ def llama() -> Built:
 
 @small
 def t5() -> Built:
-    options = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
+    options: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
     model = _text("T5ForConditionalGeneration", "eager", **options, decoder_start_token_id=0)
     return model, {"input_ids": tokens(40), "decoder_input_ids": tokens(40, 4)}
 

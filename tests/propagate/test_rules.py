@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import headwater as hw
 from tests.reference import rules
-from tests.reference.audit import TIGHT, assert_balanced, relative_error, score, seed
+from tests.reference.audit import TIGHT, assert_accounted, assert_balanced, relative_error, score, seed
 from tests.reference.nets import double, draw, explain
 
 OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -174,33 +174,45 @@ def test_pass_hands_relevance_on_unchanged() -> None:
     assert relative_error(found.relevance, below) <= TIGHT
 
 
-def test_box_beside_non_negative_activations_shares_one_denominator() -> None:
-    class Step(nn.Module):
-        """One step of the thesis's recurrent cell: pixels enter beside rectified activations of the step before."""
+class Step(nn.Module):
+    """One step of the thesis's recurrent cell: pixels enter beside rectified activations of the step before."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.before, self.cell, self.out = nn.Linear(3, 4), nn.Linear(3 + 4, 5), nn.Linear(5, 2)
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.cell, self.out = nn.Linear(3, 4), nn.Linear(3 + 4, 5), nn.Linear(5, 2)
+        double(self)
 
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = F.relu(self.before(x[:, 1]))
-            return self.out(F.relu(self.cell(torch.cat([x[:, 0], hidden], 1))))
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.before(x[:, 1]))
+        return self.out(F.relu(self.cell(torch.cat([x[:, 0], hidden], 1))))
 
-    model, x = double(Step()), draw(2, 2, 3).clamp(-1, 1)
-    table = {"input": hw.rules.Box(-1.0, 1.0), "default": hw.rules.ZPlus()}
+
+@pytest.mark.parametrize("rule", ["box", "flat", "w squared"])
+def test_pixels_beside_hidden_activations_share_one_denominator(rule: str) -> None:
+    """Under z^B the hidden ones count with z+ (thesis, 3.61); where they are zero, flat and w^2 have nowhere to go."""
+    model, x = Step(), draw(2, 2, 3).clamp(-1, 1)
+    ours, at_pixels, at_cell = {
+        "box": (
+            hw.rules.Box(-1.0, 1.0),
+            rules.box([-1.0] * 3, [1.0] * 3),
+            rules.box([-1.0] * 7, [1.0] * 7, pixels=[True] * 3 + [False] * 4),
+        ),
+        "flat": (hw.rules.Flat(), rules.flat, rules.flat),
+        "w squared": (hw.rules.WSquare(), rules.w_squared, rules.w_squared),
+    }[rule]
     hidden = model.before(x[:, 1]).relu().detach()
     a = torch.cat([x[:, 0], hidden], 1)
     upper = model.cell(a).relu().detach()
     z = model.out(upper).detach()
 
     top = rules.redistribute(rules.layer_of(model.out, (5,)), rules.z_plus, upper, z * seed(z))
-    mixed = rules.box([-1.0] * 7, [1.0] * 7, pixels=[True] * 3 + [False] * 4)
-    middle = rules.redistribute(rules.layer_of(model.cell, (7,)), mixed, a, top)
-    low = rules.redistribute(
-        rules.layer_of(model.before, (3,)), rules.box([-1.0] * 3, [1.0] * 3), x[:, 1], middle[:, 3:]
-    )
+    middle = rules.redistribute(rules.layer_of(model.cell, (7,)), at_cell, a, top)
+    arriving = torch.where(hidden == 0, 0.0, middle[:, 3:])
+    low = rules.redistribute(rules.layer_of(model.before, (3,)), at_pixels, x[:, 1], arriving)
     expected = torch.stack([middle[:, :3], low], 1)
-    assert relative_error(explain(model, x, table).relevance, expected) <= TIGHT
+    e = explain(model, x, {"input": ours, "default": hw.rules.ZPlus()})
+    assert relative_error(e.relevance, expected) <= TIGHT
+    assert_accounted(e)
 
 
 # Several layers ---------------------------------------------------------------------------------------------

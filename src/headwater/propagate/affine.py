@@ -16,7 +16,8 @@ from headwater.propagate.rules import divide
 from headwater.propagate.tags import Kept, is_weight, product
 
 if TYPE_CHECKING:
-    from headwater.propagate.engine import Call, Propagation
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
 
 
 class LinearMap:
@@ -184,8 +185,8 @@ class Affine:
         sums is zero.
         """
         if self.nonneg:
-            positive = self.forward(self.x, self.weight.clamp(min=0))
-            return positive, _above_rounding(positive, positive - self.linear).neg()
+            w = self.weight
+            return self.forward(self.x, w.clamp(min=0)), self.forward(self.x, w.clamp(max=0))
         magnitude, linear = self.forward(self.x.abs(), self.weight.abs()), self.linear
         positive, negative = (magnitude + linear) / 2, (magnitude - linear) / 2
         return _above_rounding(magnitude, positive), _above_rounding(magnitude, negative).neg()
@@ -224,7 +225,7 @@ class Affine:
 
     def _as_factor(self, relevance: Tensor, factor: Tensor | None) -> Tensor:
         """Relevance of what is no explained input: what falls on zeros has nowhere to go."""
-        extra = divide(relevance, self.x)
+        extra = divide(relevance.clone(), self.x.clone())
         if self.booking:
             self.book("zero input", relevance - product(self.x, extra))
         return extra if factor is None else factor + extra
@@ -309,14 +310,18 @@ def linear(engine: Propagation, call: Call) -> Any:
 def convolution(engine: Propagation, call: Call) -> Any:
     """``conv1d`` to ``conv3d`` and their transposes, with or without a batch axis."""
     transposed = "transpose" in call.operator.name
-    names = "input weight bias stride padding " + ("output_padding groups dilation" if transposed else "dilation groups")
+    names = "input weight bias stride padding " + (
+        "output_padding groups dilation" if transposed else "dilation groups"
+    )
     defaults = (None, None, None, 1, 0, *((0, 1, 1) if transposed else (1, 1)))
     x, w, b, stride, padding, *rest = bind(call, names, *defaults)
     output_padding, groups, dilation = rest if transposed else (0, rest[1], rest[0])
     if is_live(w) or not is_live(x):
         if b is None:
             return engine.product(call, [x, w])
-        out = engine.redo(call.func, x, w, None, *call.args[3:], **{k: v for k, v in call.kwargs.items() if k != 'bias'})
+        out = engine.redo(
+            call.func, x, w, None, *call.args[3:], **{k: v for k, v in call.kwargs.items() if k != "bias"}
+        )
         return engine.redo(torch.add, out, engine.redo(torch.Tensor.view, b, (-1, *[1] * (w.dim() - 2))))
     n = w.dim() - 2
     if x.dim() == w.dim() - 1:
@@ -337,7 +342,8 @@ def convolution(engine: Propagation, call: Call) -> Any:
 
 def matmul(engine: Propagation, call: Call) -> Any:
     """Matrix products: with weights an affine operator, with constants homogeneous, with live tensors a product."""
-    a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
+    (a, b, *rest), kwargs = [*call.args, *call.kwargs.values()][: max(2, len(call.args))], call.kwargs
+    kwargs = {k: v for k, v in kwargs.items() if v is not b}
     if is_live(a) and is_live(b):
         return engine.product(call, [a, b])
     x, w = (a, b) if is_live(a) else (b, a)
@@ -345,7 +351,12 @@ def matmul(engine: Propagation, call: Call) -> Any:
         return engine.native(call)
     if x is a and w.dim() == 2 and call.operator.name in ("matmul", "mm"):
         return treat(engine, call, Affine(call, LinearMap(), x, w.t(), None))
-    return treat(engine, call, Affine(call, AnyMap(lambda u, v: call.func(u, v) if x is a else call.func(v, u)), x, w, None))
+    func, left = call.func, x is a
+
+    def run(u: Tensor, v: Tensor) -> Tensor:
+        return func(*((u, v) if left else (v, u)), *rest, **kwargs)  # type: ignore[no-any-return]
+
+    return treat(engine, call, Affine(call, AnyMap(run), x, w, None))
 
 
 def einsum(engine: Propagation, call: Call) -> Any:
@@ -360,7 +371,7 @@ def einsum(engine: Propagation, call: Call) -> Any:
     x, w, func, args, kwargs = live[0], weights[0], call.func, call.args, call.kwargs
 
     def run(u: Tensor, v: Tensor) -> Tensor:
-        from headwater.propagate.engine import replace
+        from headwater.propagate.nested import replace
 
         return func(*replace(args, {id(x): u, id(w): v}), **kwargs)  # type: ignore[no-any-return]
 
@@ -369,9 +380,18 @@ def einsum(engine: Propagation, call: Call) -> Any:
 
 def addmm(engine: Propagation, call: Call) -> Any:
     """``beta * bias + alpha * (a @ b)``: ``addmm``, ``addmv``, ``baddbmm``; a linear layer, or written as its parts."""
+    names = {"batch1": "mat1", "batch2": "mat2", "mat": "mat1", "vec": "mat2"}
+    call.kwargs = {names.get(k, k): v for k, v in call.kwargs.items()}
     bias, a, b, beta, alpha = bind(call, "input mat1 mat2 beta alpha", None, None, None, 1, 1)
     constants = not is_live(bias) and not is_live(b) and is_weight(b)
-    if is_live(a) and constants and beta == alpha == 1 and b.dim() == 2 and bias.dim() == 1 and call.operator.name == "addmm":
+    if (
+        is_live(a)
+        and constants
+        and beta == alpha == 1
+        and b.dim() == 2
+        and bias.dim() == 1
+        and call.operator.name == "addmm"
+    ):
         return treat(engine, call, Affine(call, LinearMap(), a, b.t(), bias))
     product_ = engine.redo(torch.matmul, a, b)
     product_ = product_ if alpha == 1 else engine.redo(torch.mul, product_, alpha)
@@ -394,7 +414,15 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
         if folded is not None:
             return folded
     shape = (1, -1, *[1] * (x.dim() - 2))
-    return engine.native(call, lambda cs, _: call.book("bias", shift.view(shape) * cs[0]), nonneg=False)
+    with torch.set_grad_enabled(engine.differentiable):
+        out = call.func(*call.args, **call.kwargs)
+
+    def walk(c: Tensor) -> list[Tensor]:
+        if engine.ledger:
+            call.book("bias", shift.view(shape) * c)
+        return [c * scale.view(shape)]
+
+    return engine.reroute(call, out, [x], walk, nonneg=False)
 
 
 def allow_training(engine: Propagation, what: str) -> None:
@@ -433,5 +461,3 @@ def _tensors(args: Sequence[Any]) -> list[Tensor]:
 
 def _without(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in kwargs.items() if k != "input"}
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from headwater.errors import InvalidInput, InvalidTarget
+from headwater.propagate.nested import rebuild
 from headwater.propagate.tags import Kept, product
 
 if TYPE_CHECKING:
@@ -61,23 +63,34 @@ class Captures:
         return note
 
     def _note(self, name: str, output: Any) -> Any:
-        parts = list(output) if isinstance(output, (tuple, list)) else [output]
-        at = next((i for i, t in enumerate(parts) if isinstance(t, Tensor) and t.is_floating_point()), None)
-        if at is None:
+        found = self._first(output)
+        if found is None:
             return None
-        value = parts[at]
-        if not value.requires_grad:
-            self.found[name].append((None, self.engine.keeper.keep(value.detach()), None))
+        key, original = found
+        if not original.requires_grad:
+            self.found[name].append((None, self.engine.keeper.keep(original.detach()), None))
             return None
-        value = self.engine.materialize(value)
-        tensor = value if value.requires_grad else None
+        value = self.engine.materialize(original)
         kept = self.engine.keeper.keep(value if self.engine.differentiable else value.detach())
-        edge = get_gradient_edge(value)
-        self.found[name].append((edge, kept, tensor))
-        if value is parts[at]:
+        self.found[name].append((get_gradient_edge(value), kept, value))
+        if value is original:
             return None
-        parts[at] = value
-        return value if isinstance(output, Tensor) else type(output)(parts)
+        if isinstance(output, Tensor):
+            return value
+        if isinstance(output, (tuple, list)):
+            return rebuild(output, [value if t is original else t for t in output])
+        output[key] = value  # a dictionary of the model's own making
+        return output
+
+    @staticmethod
+    def _first(output: Any) -> tuple[Any, Tensor] | None:
+        """The first float tensor of what a module returned, and where it stands."""
+        items = (
+            output.items()
+            if isinstance(output, Mapping)
+            else enumerate(output if isinstance(output, (tuple, list)) else [output])
+        )
+        return next(((k, t) for k, t in items if isinstance(t, Tensor) and t.is_floating_point()), None)
 
     def neuron(self, target: Any) -> Tensor:
         """The activation ``[N]`` that a :class:`headwater.target.Neuron` names.
@@ -93,9 +106,13 @@ class Captures:
         try:
             picked = value[(slice(None), *index)]
         except IndexError:
-            raise InvalidTarget(f"{target!r} is out of range for a layer output of shape {tuple(value.shape)}") from None
+            raise InvalidTarget(
+                f"{target!r} is out of range for a layer output of shape {tuple(value.shape)}"
+            ) from None
         if picked.dim() != 1:
-            raise InvalidTarget(f"{target!r} names {tuple(picked.shape)} values of {tuple(value.shape)}, not one a sample")
+            raise InvalidTarget(
+                f"{target!r} names {tuple(picked.shape)} values of {tuple(value.shape)}, not one a sample"
+            )
         return picked
 
     def _edges(self) -> list[list[tuple[Any, Kept]]]:

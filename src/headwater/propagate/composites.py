@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import InvalidComposite
 from headwater.propagate.filters import Filter
 from headwater.propagate.rules import (
+    CPLRP,
     AlphaBeta,
     AttnLRP,
     Box,
     ByDomain,
-    CPLRP,
     Deconv,
     Epsilon,
     Flat,
@@ -32,10 +32,21 @@ from headwater.propagate.rules import (
 )
 
 if TYPE_CHECKING:
-    from headwater.propagate.engine import Call
+    from headwater.propagate.calls import Call
 
 Row = tuple[Rule, Filter | None]
-CLASSES = ("conv", "linear", "affine", "attention", "pointwise", "product", "normalizer", "softmax", "homogeneous", "recurrent")
+CLASSES = (
+    "conv",
+    "linear",
+    "affine",
+    "attention",
+    "pointwise",
+    "product",
+    "normalizer",
+    "softmax",
+    "homogeneous",
+    "recurrent",
+)
 
 
 class Composite:

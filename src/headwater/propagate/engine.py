@@ -7,9 +7,7 @@ torch call while the model runs, gives it the treatment of its class, and lets a
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,85 +16,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from headwater.errors import HeadwaterWarning, UnsupportedOperator
-from headwater.propagate import places, products, sources
+from headwater.propagate import ids as token_ids
+from headwater.propagate import inplace, places, products, sources
+from headwater.propagate.calls import Call, Causes, Entry, Reroute, Walk
 from headwater.propagate.checkpoints import called_directly
 from headwater.propagate.composites import Composite
-from headwater.propagate.operators import Operator, classify, functional
+from headwater.propagate.nested import carries, flat, rebuild, replace, unique
+from headwater.propagate.operators import Operator, classify
 from headwater.propagate.tags import Keeper, Source, Tag, attach, is_weight, product, raw_tag
-
-Walk = Callable[..., Sequence[Tensor | None]]
-Causes = Callable[[Sequence[Tensor | None], Sequence[Tensor | None]], None]
-
-
-class Call:
-    """One operator call with at least one live tensor among its arguments.
-
-    Attributes:
-        operator: its treatment; ``func``, ``args``, ``kwargs``: the call itself; ``live``: the live tensors in it.
-        layer: name of the innermost module on the stack (known only where names are needed).
-        depth: affine operators on the longest path from the input to here.
-        first: reached from the input without an affine operator between.
-    """
-
-    def __init__(self, engine: Propagation, operator: Operator, func: Any, args: Any, kwargs: Any, live: list[Tensor]):
-        self.engine, self.operator, self.func, self.args, self.kwargs = engine, operator, func, args, kwargs
-        self.live = live
-        self.layer, self.rule_name, self.status = "", "", "ok"
-        self.shape: tuple[int, ...] = ()
-        self.reached = False
-        self.at_input = False  # an affine call that the explained input reaches first
-        self.is_affine = False  # weights were found in it, so that a rule applies
-        self.absorbed: dict[str, list[float]] = {}
-        self.incoming: list[float] = []
-        self.outgoing: list[float] = []
-        tags = [engine.tag(t) for t in live]
-        self.depth = max(tag.depth for tag in tags)
-        self.first = any(tag.first for tag in tags)
-        self.nonneg = all(tag.nonneg for tag in tags)
-
-    def book(self, cause: str, amount: Tensor) -> None:
-        """Book relevance that this operator absorbs by a named cause; ``amount`` of any shape is summed."""
-        self.absorbed.setdefault(cause, [0.0] * len(self.incoming))[-1] += float(amount.detach().double().sum())
-
-    def open_books(self) -> None:
-        """Begin the entries of the next sample."""
-        for amounts in (self.incoming, self.outgoing, *self.absorbed.values()):
-            amounts.append(0.0)
-
-    def release(self) -> None:
-        """Drop every tensor: graph nodes, calls and engine would else form cycles that no collector sees."""
-        self.args, self.kwargs, self.live = (), {}, []
-
-
-@dataclass
-class Entry:
-    """One explained tensor: the leaf, what the model got for it, and the dummy that takes relevance directly."""
-
-    leaf: Tensor
-    live: Tensor
-    dummy: Tensor | None
-
-
-class Reroute(torch.autograd.Function):
-    """The identity on outputs; while relevance walks, their factors go to the inputs as a walk says.
-
-    At any other time (the derivative of a differentiable explanation) gradients pass to the outputs as computed.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, engine: Propagation, walk: Walk, count: int, *tensors: Tensor) -> Any:
-        ctx.engine, ctx.walk, ctx.count, ctx.inputs = weakref.ref(engine), walk, count, len(tensors) - count
-        ctx.set_materialize_grads(False)
-        outputs = tuple(t.detach() for t in tensors[:count])
-        return outputs if count > 1 else outputs[0]
-
-    @staticmethod
-    def backward(ctx: Any, *cs: Tensor | None) -> Any:
-        engine = ctx.engine()
-        if engine is None or not engine.walking:
-            return (None, None, None, *cs, *[None] * ctx.inputs)
-        factors = [None] * ctx.inputs if all(c is None for c in cs) else ctx.walk(*cs)
-        return (None, None, None, *[None] * ctx.count, *factors)
 
 
 class Propagation(TorchFunctionMode):
@@ -143,7 +70,7 @@ class Propagation(TorchFunctionMode):
         self.entries: list[Entry] = []
         self.ids: dict[int, tuple[Tensor, list[Entry]]] = {}
         self._detached: dict[int, tuple[Tensor, Tensor]] = {}
-        self._names = places.layer_names(model) if ledger or planning or composite.needs_layers else None
+        self.names = places.layer_names(model) if ledger or planning or composite.needs_layers else None
 
     # ------------------------------------------------------------------ inputs and what is live
 
@@ -154,6 +81,7 @@ class Propagation(TorchFunctionMode):
             alias = x.view_as(x)
             tag = Tag(self, alias._version)
             tag.ids = id(alias)
+            tag.positions = torch.arange(x.numel(), device=x.device).view(x.shape)
             attach(alias, tag)
             self.ids[id(alias)] = (alias, [])
             return alias
@@ -178,11 +106,6 @@ class Propagation(TorchFunctionMode):
         """The valid tag of a live tensor; what an in-place operator has made stale is forgotten."""
         tag = self.own_tag(tensor)
         if tag is None or tag.version != tensor._version:
-            if tag is not None and tag.chain is not None and tag.chain.bent and tensor.requires_grad:
-                raise UnsupportedOperator(
-                    f"The result of an activation is written to in place through a view {places.describe_here(self.model)}: "
-                    "write to the tensor itself, or use an operator that is not in place."
-                )
             tag = Tag(self, tensor._version, tag.depth if tag else 0, first=tag.first if tag else True)
             attach(tensor, tag)
         return tag
@@ -193,6 +116,13 @@ class Propagation(TorchFunctionMode):
         if tag is None and tensor._base is not None:  # a view regenerated by autograd after an in-place operator
             tag = raw_tag(tensor._base)
         return tag if tag is not None and tag.engine is self else None
+
+    def _current(self, tensor: Tensor) -> Tensor:
+        """An activation's result written to through a view of what stands for it: that one has the history."""
+        tag = self.own_tag(tensor)
+        if tag is not None and tag.materialized is not None and tag.version != tensor._version:
+            return tag.materialized
+        return tensor
 
     def _is_live(self, tensor: Tensor) -> bool:
         """Whether a tensor that requires grad is ours; raises where an operator that cannot be seen made it."""
@@ -235,6 +165,7 @@ class Propagation(TorchFunctionMode):
         if isinstance(value, Tensor):
             if value.requires_grad:
                 if self._is_live(value):
+                    value = self._current(value)
                     live.append(value)
                 elif not self.differentiable:
                     return self.detached(value)
@@ -274,16 +205,16 @@ class Propagation(TorchFunctionMode):
         if operator.body is not None:
             return self.inside(operator.body, *args, **kwargs)
         call = Call(self, operator, func, args, kwargs, live)
-        if not operator.elementwise and self._bent(live):
+        if not operator.elementwise and not operator.inplace and self.bent(live):
             self.settle(call)
         self._mark_uses(call)
-        if self._names is not None:
-            call.layer = places.layer_here(self._names)
+        if self.names is not None:
+            call.layer = places.layer_here(self.names)
             if not operator.view:
                 self.calls.append(call)
         if operator.inplace:
-            return self._in_place(call)
-        return self._treat(call)
+            return inplace.run_in_place(self, call)
+        return self.treat(call)
 
     def seed_now(self) -> None:
         """Seed the generators at the first random call; :meth:`close` gives them back as they were."""
@@ -306,7 +237,7 @@ class Propagation(TorchFunctionMode):
         """A torch call made inside a treatment, treated like a call of the model's."""
         return self.__torch_function__(func, (), args, kwargs)
 
-    def _treat(self, call: Call) -> Any:
+    def treat(self, call: Call) -> Any:
         if self.composite.plain:
             rule = self.composite.row(call)
             if rule is not None:
@@ -347,12 +278,12 @@ class Propagation(TorchFunctionMode):
         if not tags:
             return out
         target = args[0] if operator.inplace and args else out
-        for t in flat([target]):
+        for i, t in enumerate(flat([target])):
             if t.is_inference():
                 continue
             tag = Tag(self, t._version)
             if ids and operator.moves_ids and not t.dtype.is_floating_point and t.dtype != torch.bool:
-                tag.ids = ids
+                tag.ids, tag.positions = ids, token_ids.moved(operator, func, args, kwargs, t, i)
             tag.weight = any(u is None or u.weight for u in tags) and not operator.inplace
             if tag.ids or tag.weight:
                 attach(t, tag)
@@ -363,7 +294,13 @@ class Propagation(TorchFunctionMode):
         if operator.name == "embedding_bag":
             return operator.handler(self, SimpleNamespace(args=args, kwargs=kwargs))
         out = func(*args, **kwargs)  # F.embedding(ids, weight), torch.embedding(weight, ids)
+        looked_up = next(
+            t for t in flat([args, list(kwargs.values())]) if (tag := raw_tag(t)) is not None and tag.ids == ids
+        )
         entry = self.adopt(out if out.requires_grad else out.detach().requires_grad_())
+        entry.positions = token_ids.positions_of(looked_up)
+        if operator.name == "getitem" and entry.positions.shape != out.shape[:-1]:
+            entry.positions = torch.full(out.shape[:-1], -1, device=out.device)
         self.ids[ids][1].append(entry)
         return entry.live
 
@@ -371,13 +308,14 @@ class Propagation(TorchFunctionMode):
         if isinstance(value, Tensor):
             if not value.requires_grad or self.own_tag(value) is None:
                 return value
+            value = self._current(value)
             chain = self.tag(value).chain
             return chain.materialize(self, value) if chain is not None and chain.bent else value
         if isinstance(value, (list, tuple)) and type(value) is not torch.Size:
             return rebuild(value, [self._materialize(v) for v in value])
         return value
 
-    def _bent(self, live: Sequence[Tensor]) -> bool:
+    def bent(self, live: Sequence[Tensor]) -> bool:
         return any((chain := self.tag(t).chain) is not None and chain.bent for t in live)
 
     def materialize(self, tensor: Tensor) -> Tensor:
@@ -386,7 +324,10 @@ class Propagation(TorchFunctionMode):
 
     def settle(self, call: Call) -> None:
         """Set the secants of the elementwise chains that end at this call."""
-        call.args, call.kwargs = self._materialize(list(call.args)), {k: self._materialize(v) for k, v in call.kwargs.items()}
+        call.args, call.kwargs = (
+            self._materialize(list(call.args)),
+            {k: self._materialize(v) for k, v in call.kwargs.items()},
+        )
         call.live = [self.materialize(t) for t in call.live]
 
     def _mark_uses(self, call: Call) -> None:
@@ -430,9 +371,13 @@ class Propagation(TorchFunctionMode):
         policy = call.operator.nonneg
         if policy == "join" and call.nonneg:
             live = {id(t) for t in call.live}
-            values = [*call.args[:2], *call.kwargs.values()] if call.operator.name in ("add", "mul", "div") else call.args
+            values = (
+                [*call.args[:2], *call.kwargs.values()] if call.operator.name in ("add", "mul", "div") else call.args
+            )
             constants = [t for t in flat([values]) if id(t) not in live and carries(t)]
-            return not constants and not any(isinstance(v, (int, float)) and v < 0 for v in (*call.args, *call.kwargs.values()))
+            return not constants and not any(
+                isinstance(v, (int, float)) and v < 0 for v in (*call.args, *call.kwargs.values())
+            )
         return policy == "always" or (policy == "keep" and call.nonneg)
 
     def native(self, call: Call, causes: Causes | None = None, nonneg: bool | None = None) -> Any:
@@ -446,14 +391,15 @@ class Propagation(TorchFunctionMode):
 
     def _constants(self, call: Call) -> Causes | None:
         """What constants and parameters contribute to a sum or a join: its value with all live operands zero."""
-        if not call.operator.joins:
+        if not call.operator.joins or not self.ledger:
             return None
 
+        swap = {id(t): torch.zeros_like(t) for t in call.live}
+        share = call.func(*replace(call.args, swap), **{k: replace(v, swap) for k, v in call.kwargs.items()})
+        weights = any(is_weight(t) for t in flat([call.args]))
+        cause = "padding" if "pad" in call.operator.name else "parameter" if weights else "constant"
+
         def causes(cs: Sequence[Tensor | None], factors: Sequence[Tensor | None]) -> None:
-            swap = {id(t): torch.zeros_like(t) for t in call.live}
-            share = call.func(*replace(call.args, swap), **{k: replace(v, swap) for k, v in call.kwargs.items()})
-            weights = any(is_weight(t) for t in flat([call.args]))
-            cause = "padding" if "pad" in call.operator.name else "parameter" if weights else "constant"
             if cs[0] is not None:
                 call.book(cause, product(share, cs[0]))
 
@@ -589,51 +535,6 @@ class Propagation(TorchFunctionMode):
         attach(result, self.tag(out))
         return result
 
-    def _in_place(self, call: Call) -> Any:
-        """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
-        target = call.args[0]
-        special = self._bent(call.live) or self.isolate or self.composite.plain or self.composite.moves_values
-        relu = call.operator.name == "relu" and not self.ledger and not self.differentiable
-        affine = self.tag(target).affine if target.requires_grad else None
-        self.keeper.preserve(target, relu=relu and affine is not None and not affine.other)
-        plain = self.composite.plain and self.composite.row(call) is None and not self.isolate
-        if plain or call.operator.view or (not special and call.operator.simple_in_place(call)):
-            out = call.func(*call.args, **call.kwargs)
-            self._retag(call, target)
-            return out
-        if target.requires_grad:
-            old = target.clone()
-            attach(old, self.tag(target).renewed(old._version))
-        else:
-            old = target.clone()
-        swap = {id(target): old}
-        beside = Call(
-            self, call.operator.functional(), functional(call.func), replace(call.args, swap),
-            {k: replace(v, swap) for k, v in call.kwargs.items() if k != "inplace"},
-            [old if t is target else t for t in call.live],
-        )  # fmt: skip
-        beside.layer = call.layer
-        if self._names is not None:
-            self.calls[-1] = beside
-        new = self._treat(beside)
-        alone = not target._is_view() and not (target.requires_grad and self.tag(target).viewed)
-        if not alone:  # views would follow the plain gradient of an activation, which stands in only for its secant
-            new = self.materialize(new)
-        if not target._is_view():
-            target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
-        target.copy_(new)
-        self._retag(call, target, self.tag(new))
-        return target
-
-    def _retag(self, call: Call, target: Tensor, like: Tag | None = None) -> None:
-        for t in (target, target._base):
-            if t is not None:
-                known = like.nonneg if like is not None else call.operator.nonneg == "always"
-                tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known and t is target)
-                if like is not None and t is target:
-                    tag = like.renewed(t._version)
-                attach(t, tag)
-
     def warn_detached(self, call: Call) -> None:
         """Warn that the model itself ends the relevance of a live tensor here."""
         warnings.warn(
@@ -657,8 +558,11 @@ class Propagation(TorchFunctionMode):
             with torch.autograd.set_grad_enabled(self.differentiable):
                 return list(
                     torch.autograd.grad(
-                        scalar, list(inputs), allow_unused=True,
-                        retain_graph=retain or self.differentiable, create_graph=self.differentiable,
+                        scalar,
+                        list(inputs),
+                        allow_unused=True,
+                        retain_graph=retain or self.differentiable,
+                        create_graph=self.differentiable,
                     )  # fmt: skip
                 )
         finally:
@@ -701,42 +605,3 @@ class Propagation(TorchFunctionMode):
         self.entries.clear()
         self.ids.clear()
         self._detached.clear()
-
-
-def flat(value: Iterable[Any]) -> list[Tensor]:
-    """The tensors in nested lists and tuples, in order."""
-    found: list[Tensor] = []
-    for item in value:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, (list, tuple)) and type(item) is not torch.Size:
-            found.extend(flat(item))
-    return found
-
-
-def carries(tensor: Tensor) -> bool:
-    """Whether a tensor's type can carry relevance."""
-    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
-
-
-def unique(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors without repetition of the same object."""
-    return list({id(t): t for t in tensors}.values())
-
-
-def rebuild(like: Any, items: list[Any]) -> Any:
-    """A list, tuple or named tuple with other items; the same object where nothing changed."""
-    if all(a is b for a, b in zip(items, like, strict=True)):
-        return like
-    if hasattr(like, "_fields"):
-        return type(like)(*items)
-    return type(like)(items)
-
-
-def replace(value: Any, swap: dict[int, Tensor]) -> Any:
-    """Nested arguments with some tensors exchanged by identity."""
-    if isinstance(value, Tensor):
-        return swap.get(id(value), value)
-    if isinstance(value, (list, tuple)) and type(value) is not torch.Size:
-        return rebuild(value, [replace(v, swap) for v in value])
-    return value

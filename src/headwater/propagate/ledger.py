@@ -68,7 +68,9 @@ class Ledger:
         return torch.stack(amounts).abs().amax(0) if amounts else torch.zeros(0, dtype=torch.float64)
 
     def __str__(self) -> str:
-        lines = [f"{'layer':24} {'operator':28} {'rule':28} {'incoming':>12} {'outgoing':>12} {'unexplained':>12}  absorbed"]
+        lines = [
+            f"{'layer':24} {'operator':28} {'rule':28} {'incoming':>12} {'outgoing':>12} {'unexplained':>12}  absorbed"
+        ]
         for row in self.rows:
             causes = ", ".join(f"{k} {float(v.abs().max()):.3g}" for k, v in row.absorbed.items())
             numbers = " ".join(f"{float(t.sum()):12.5g}" for t in (row.incoming, row.outgoing, row.unexplained))
@@ -108,7 +110,9 @@ def join(ledgers: list[list[Row]]) -> list[Row]:
             for side in ("incoming", "outgoing")
         ]
         absorbed = {
-            cause: torch.cat([zero if row is None else row.absorbed.get(cause, zero) for row, zero in zip(same, zeros, strict=True)])
+            cause: torch.cat(
+                [zero if row is None else row.absorbed.get(cause, zero) for row, zero in zip(same, zeros, strict=True)]
+            )
             for cause in causes
         }
         joined.append(Row(first.layer, first.operator, first.rule, *amounts, absorbed))

@@ -219,7 +219,19 @@ pow float_power erf erfc erfinv sin cos tan asin acos atan arcsin arccos arctan 
 arctanh softsign logsigmoid log_sigmoid hardswish hardsigmoid hardtanh relu6 clamp clip clamp_min clamp_max threshold softshrink hardshrink
 tanhshrink logit xlogy nan_to_num sinc i0 special_i0 special_erf special_expit expit rpow fmod remainder frac
 hypot atan2 arctan2 logaddexp logaddexp2 nextafter special_ndtr digamma lgamma"""
-_GATES_NONNEG = "sigmoid hardsigmoid exp exp2 square relu6 softplus special_expit expit sqrt rsqrt".split()
+_GATES_NONNEG = [
+    "sigmoid",
+    "hardsigmoid",
+    "exp",
+    "exp2",
+    "square",
+    "relu6",
+    "softplus",
+    "special_expit",
+    "expit",
+    "sqrt",
+    "rsqrt",
+]
 
 
 def _rows() -> dict[str, Operator]:
@@ -237,7 +249,14 @@ def _rows() -> dict[str, Operator]:
     add("upsample_bicubic2d _upsample_bicubic2d_aa", "homogeneous", native)
     add(_VIEWS, "homogeneous", native, view=True, nonneg="keep", moves_ids=True)
     add(_JOINS, "homogeneous", native, joins=True, moves_ids=True)
-    add("cat stack hstack vstack dstack column_stack pad constant_pad_nd", "homogeneous", native, joins=True, moves_ids=True, nonneg="join")
+    add(
+        "cat stack hstack vstack dstack column_stack pad constant_pad_nd",
+        "homogeneous",
+        native,
+        joins=True,
+        moves_ids=True,
+        nonneg="join",
+    )
     add("long int", "constant", constant, moves_ids=True)
     add("norm vector_norm linalg_vector_norm std", "homogeneous", native, nonneg="always")
     add("relu", "homogeneous", elementwise, elementwise=True, nonneg="always")
@@ -250,8 +269,19 @@ def _rows() -> dict[str, Operator]:
     add("mul div", "product", elementwise, elementwise=True, nonneg="join")
     add(_SMOOTH, "pointwise", elementwise, elementwise=True, degree=BENT)
     add(_GATES_NONNEG, "pointwise", elementwise, elementwise=True, degree=BENT, nonneg="always")
-    add("dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout", "homogeneous", dropout, nonneg="keep", checked=True)
-    add("rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like", "constant", constant, random=True)
+    add(
+        "dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout",
+        "homogeneous",
+        dropout,
+        nonneg="keep",
+        checked=True,
+    )
+    add(
+        "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like",
+        "constant",
+        constant,
+        random=True,
+    )
     add("uniform exponential geometric cauchy log_normal random", "constant", constant, random=True)
     add("prod", "product", prod)
     add("var", "product", variance, nonneg="always")
@@ -265,7 +295,7 @@ def _rows() -> dict[str, Operator]:
     add("logsumexp special_logsumexp", "softmax", products.logsumexp)
     add("layer_norm rms_norm group_norm instance_norm", "normalizer", products.normalizer)
     add("linear", "linear", affine.linear, affine=True)
-    add("matmul mm bmm mv dot inner vdot chain_matmul", "linear", affine.matmul, affine=True)
+    add("matmul mm bmm mv dot inner vdot outer ger kron _grouped_mm grouped_mm", "linear", affine.matmul, affine=True)
     add("einsum tensordot bilinear", "linear", affine.einsum, affine=True)
     add("addmm addmv baddbmm addbmm", "linear", affine.addmm, affine=True)
     for n in (1, 2, 3):
@@ -276,6 +306,8 @@ def _rows() -> dict[str, Operator]:
     add("embedding_bag", "homogeneous", recurrent.embedding_bag)
     add("lstm gru rnn_tanh rnn_relu", "recurrent", recurrent.recurrent)
     add("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", "recurrent", recurrent.cell)
+    for name in ["clamp", "abs", "remainder"]:
+        rows[name] = replace(rows[name], moves_ids=True)
     for name in _AXES.split():
         rows[name] = replace(rows[name], moves_axes=True)
     return rows
@@ -346,7 +378,12 @@ def _classify(func: Any) -> Operator:
     name = _ALIASES.get(name, name)
     row = _ROWS.get(name, Operator(name))
     written_in_python = isinstance(plain, types.FunctionType)
-    if written_in_python and not row.metadata and row.handler not in (native, constant, embedding) and row.kind != "custom":
+    if (
+        written_in_python
+        and not row.metadata
+        and row.handler not in (native, constant, embedding)
+        and row.kind != "custom"
+    ):
         return replace(row, body=_body(plain))
     return replace(row, inplace=inplace) if inplace else row
 
@@ -370,14 +407,3 @@ def _body(function: types.FunctionType) -> Callable[..., Any]:
     copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
-
-
-def functional(func: Any) -> Callable[..., Any]:
-    """An in-place function as one that returns a new tensor."""
-
-    def run(target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        new = target.clone()
-        func(new, *args, **kwargs)
-        return new
-
-    return run

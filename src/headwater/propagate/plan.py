@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from headwater.propagate.engine import Call, Propagation
+from headwater.propagate.calls import Call
+from headwater.propagate.engine import Propagation
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,22 @@ class Plan:
     def __str__(self) -> str:
         head = ("layer", "operator", "class", "rule", "output", "depth", "status")
         body = [
-            (r.layer, r.operator, r.kind, r.rule, "x".join(map(str, r.shape)), "" if r.depth is None else f"{r.depth:.2f}", r.status)
+            (
+                r.layer,
+                r.operator,
+                r.kind,
+                r.rule,
+                "x".join(map(str, r.shape)),
+                "" if r.depth is None else f"{r.depth:.2f}",
+                r.status,
+            )
             for r in self.rows
         ]
         widths = [min(36, max(len(line[i]) for line in (head, *body))) for i in range(len(head))]
-        lines = ["  ".join(cell[:w].ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in (head, *body)]
+        lines = [
+            "  ".join(cell[:w].ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in (head, *body)
+        ]
         gaps = len(self.gaps)
         verdict = "every operator has a treatment" if not gaps else f"{gaps} calls have no treatment"
         return "\n".join([*lines, f"{len(self.rows)} calls under {self.composite}: {verdict}"])

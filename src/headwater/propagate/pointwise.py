@@ -18,7 +18,8 @@ from headwater.propagate.affine import fold, is_live
 from headwater.propagate.tags import Kept, product
 
 if TYPE_CHECKING:
-    from headwater.propagate.engine import Call, Propagation
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
 
 HOMOGENEOUS, AFFINE, BENT = 0, 1, 2
 _LOGARITHMS = {"log", "log2", "log10", "logit", "erfinv", "special_logit"}
@@ -218,7 +219,11 @@ def _replay(engine: Propagation, call: Call) -> Callable[[Tensor], Tensor]:
     """The function from the root to this call's result."""
     inner = {id(t): chain.function if (chain := engine.tag(t).chain) is not None else _identity for t in call.live}
     func = call.func
-    constants = {id(a): a if engine.differentiable else a.detach() for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)}
+    constants = {
+        id(a): a if engine.differentiable else a.detach()
+        for a in (*call.args, *call.kwargs.values())
+        if isinstance(a, Tensor)
+    }
     kwargs = {k: constants[id(v)] if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
     args = [inner.get(id(a), constants[id(a)]) if isinstance(a, Tensor) else a for a in call.args]
 

@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwater.propagate.affine import batch_norm, bind, is_live, allow_training
+from headwater.propagate.affine import allow_training, batch_norm, bind, is_live
 from headwater.propagate.rules import CPLRP
 from headwater.propagate.tags import product as relevance_of
 
 if TYPE_CHECKING:
-    from headwater.propagate.engine import Call, Propagation
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
 
 
 def product(engine: Propagation, call: Call, operands: Sequence[Any], quotient: bool = False) -> Any:
     """A product of operands: a gate or divisor is constant and the rest take all, else each of k takes 1/k."""
-    from headwater.propagate.engine import replace
+    from headwater.propagate.nested import replace
 
     live = [t for t in operands if is_live(t)]
     nonneg = all(engine.tag(t).nonneg if is_live(t) else isinstance(t, (int, float)) and t >= 0 for t in operands)
@@ -68,7 +69,9 @@ def softmax(engine: Propagation, call: Call) -> Any:
 
     def causes(cs: Any, factors: Any) -> None:
         x = call.live[0].detach()
-        call.book("softmax", relevance_of(call.func(*_values(call), **call.kwargs), cs[0]) - relevance_of(x, factors[0]))
+        call.book(
+            "softmax", relevance_of(call.func(*_values(call), **call.kwargs), cs[0]) - relevance_of(x, factors[0])
+        )
 
     out = engine.native(call, causes, nonneg="log" not in call.operator.name)
     if "log" not in call.operator.name:
@@ -97,7 +100,9 @@ def logsumexp(engine: Propagation, call: Call) -> Any:
 def attention(engine: Propagation, call: Call) -> Any:
     """``scaled_dot_product_attention``: the fused kernel runs, the gradients of q, k and v are scaled."""
     query, key, value = bind(call, "query key value", None, None, None)[:3]
-    extra = bind(call, "query key value attn_mask dropout_p is_causal scale enable_gqa", *[None] * 4, 0.0, False, None, False)
+    extra = bind(
+        call, "query key value attn_mask dropout_p is_causal scale enable_gqa", *[None] * 4, 0.0, False, None, False
+    )
     mask = extra[3]
     if extra[4]:
         allow_training(engine, "Attention has active dropout")
@@ -115,7 +120,9 @@ def attention(engine: Propagation, call: Call) -> Any:
     return engine.local(call, scales, causes=lambda cs, factors: _book(engine, call, extra, cs[0]))
 
 
-def _scores(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> tuple[Tensor, Tensor]:
+def _scores(
+    query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None
+) -> tuple[Tensor, Tensor]:
     """Scores of the product alone, and what is added to them (0, a bias or minus infinity)."""
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     added = torch.zeros_like(scores)
@@ -205,7 +212,9 @@ def normalizer(engine: Propagation, call: Call) -> Any:
             shape, axes = (x.shape[0], groups, -1), (2,)
             if x.dim() == 2 and name == "instance_norm":
                 shape, axes = (x.shape[0], x.shape[1]), (1,)
-        per_channel = (1, -1, *[1] * (x.dim() - 2)) if "norm" in name and "layer" not in name and "rms" not in name else (-1,)
+        per_channel = (
+            (1, -1, *[1] * (x.dim() - 2)) if "norm" in name and "layer" not in name and "rms" not in name else (-1,)
+        )
         w, b = (None if t is None else t if axes[0] < 0 else t.view(per_channel) for t in (weight, bias))
         if engine.ledger and b is not None:
             call.book("bias", b * c)

@@ -15,7 +15,8 @@ from torch import Tensor
 from headwater.propagate.affine import allow_training
 
 if TYPE_CHECKING:
-    from headwater.propagate.engine import Call, Propagation
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
 
 State = tuple[Tensor, ...]
 
@@ -64,7 +65,11 @@ def _direction(
         if begun > 0:  # walking back, sequences join; their first step is their own, from the initial state
             old, new = redo(torch.split, pres[t], [n, begun], 0)
             start = tuple(redo(torch.narrow, s, 0, n, begun) for s in state)
-            pairs = zip(_step(engine, kind, old, current, u, b_h, proj), _step(engine, kind, new, start, u, b_h, proj), strict=True)
+            pairs = zip(
+                _step(engine, kind, old, current, u, b_h, proj),
+                _step(engine, kind, new, start, u, b_h, proj),
+                strict=True,
+            )
             current = tuple(redo(torch.cat, pair, 0) for pair in pairs)
         else:
             current = _step(engine, kind, pres[t], current, u, b_h, proj)

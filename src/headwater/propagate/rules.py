@@ -19,7 +19,8 @@ from headwater.propagate.tags import product
 
 if TYPE_CHECKING:
     from headwater.propagate.affine import Affine
-    from headwater.propagate.engine import Call, Propagation
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
 
 
 class Rule:
@@ -47,9 +48,11 @@ class Rule:
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, and 0 where ``b`` is 0, in the derivative too."""
+    """``a / b``, and 0 where ``b`` is 0, in the derivative too. Both must be temporaries: they may be overwritten."""
     none = b == 0
-    return torch.where(none, torch.zeros_like(a), a / torch.where(none, torch.ones_like(b), b))
+    if torch.is_grad_enabled():
+        return torch.where(none, torch.zeros_like(a), a / torch.where(none, torch.ones_like(b), b))
+    return a.div_(b.masked_fill_(none, torch.inf))
 
 
 def _bias_parts(op: Affine) -> tuple[Tensor | float, Tensor | float]:
@@ -90,10 +93,10 @@ class Epsilon(Rule):
         if self.relative:
             axes = tuple(range(1, z.dim())) or (0,)
             size = self.epsilon * z.square().mean(axes, keepdim=True).sqrt()
-        stabilized = torch.where(z < 0, z - size, z + size)
-        s = divide(z * c, stabilized)
+        added = torch.copysign(torch.as_tensor(size, dtype=z.dtype, device=z.device), z)
+        s = divide(z * c, z + added)
         if op.booking:
-            op.book("stabilizer", (stabilized - z) * s)
+            op.book("stabilizer", added * s)
             if op.bias is not None:
                 op.book("bias", op.bias * s)
         return op.transpose(s)
@@ -120,11 +123,11 @@ class Gamma(Rule):
         up = z >= 0
         side = torch.where(up, positive + bias[0], negative + bias[1])
         denominator = z + self.gamma * side
-        s = divide(z * c, denominator)
         if op.booking:
-            if op.bias is not None:
-                op.book("bias", (op.bias + self.gamma * torch.where(up, *bias)) * s)  # type: ignore[arg-type]
-            op.book("empty side", torch.where(denominator == 0, z * c, torch.zeros_like(s)))
+            op.book("empty side", torch.where(denominator == 0, z * c, torch.zeros_like(c)))
+        s = divide(z * c, denominator)
+        if op.booking and op.bias is not None:
+            op.book("bias", (op.bias + self.gamma * torch.where(up, *bias)) * s)  # type: ignore[arg-type]
         boosted = (1 + self.gamma) * s
         return op.back(torch.where(up, boosted, s), torch.where(up, s, boosted))
 
@@ -133,7 +136,9 @@ class Gamma(Rule):
         w = op.weight
         w = w + self.gamma * w.clamp(min=0)
         bias = 0.0 if op.bias is None else op.bias + self.gamma * op.bias.clamp(min=0)
-        s = divide(op.z * c, op.forward(op.x, w) + bias)
+        s = divide(
+            op.z * c, op.forward(op.x, w).add_(bias) if not torch.is_grad_enabled() else op.forward(op.x, w) + bias
+        )
         if op.booking and op.bias is not None:
             op.book("bias", bias * s)
         return op.transpose(s, w)
@@ -169,11 +174,12 @@ class AlphaBeta(Rule):
                 carried.append(None)
                 continue
             whole = total + bias
+            if op.booking:
+                op.book("empty side", torch.where(whole == 0, weight * op.z * c, torch.zeros_like(c)))
             s = divide(weight * op.z * c, whole)
             carried.append(s)
             if op.booking:
                 op.book("bias", bias * s)
-                op.book("empty side", torch.where(whole == 0, weight * op.z * c, torch.zeros_like(s)))
         return op.back(*carried)
 
 
@@ -199,10 +205,10 @@ class WinnerContrast(ZPlus):
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         if op.origin.depth < op.call.engine.depth:
             return super().factor(op, c)
-        relevance, (positive, negative) = op.z * c, op.sums()
-        p, q = divide(relevance, positive), divide(-relevance, negative)
+        positive, negative = op.sums()
+        p, q = divide(op.z * c, positive.clone()), divide(-op.z * c, negative.clone())
         if op.booking:
-            op.book("contrast", relevance - positive * p - negative * q)
+            op.book("contrast", op.z * c - positive * p - negative * q)
         return op.back(p, q)
 
 
@@ -224,28 +230,25 @@ class Box(Rule):
     at_input: ClassVar[bool] = True
 
     def split(self, op: Affine, c: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, w, source = op.x, op.weight, op.source
-        low, high = self._bounds(op)
-        pixels = None if source is None else source.pixels
+        w, (low, high) = op.weight, self._bounds(op)
+        pixels = None if op.source is None else op.source.pixels
+        # As (x - l) w⁺ + (x - h) w⁻: every term is non-negative, so nothing cancels.
+        above, below = op.x - low, op.x - high
         if pixels is not None:
-            x, low, high = (torch.where(pixels, v, torch.zeros_like(v)) for v in (x, low, high))
+            above = torch.where(pixels, above, op.x)
+            below = torch.where(pixels, below, torch.zeros_like(below))
         up, down = w.clamp(min=0), w.clamp(max=0)
-        total = op.forward(x, w) - op.forward(low, up) - op.forward(high, down)
-        rest = None if pixels is None else torch.where(pixels, torch.zeros_like(x), op.x)
-        if rest is not None:
-            total = total + op.forward(rest, up)
+        total = op.forward(above, up) + op.forward(below, down)
         relevance = op.z * c
-        # The terms cancel where an input sits on its bound: what lies below their rounding error is zero.
-        size = op.forward(x.abs() + low.abs() + high.abs(), w.abs())
-        total = torch.where(total.abs() > 4 * torch.finfo(total.dtype).eps * size, total, torch.zeros_like(total))
-        s = divide(relevance, total)
         if op.booking:
-            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(s)))
-        given = x * op.transpose(s, w) - low * op.transpose(s, up) - high * op.transpose(s, down)
-        if rest is None:
+            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
+        s = divide(relevance, total)
+        from_low = op.transpose(s, up)
+        given = above * from_low + below * op.transpose(s, down)
+        if pixels is None:
             return None, given
-        return torch.where(pixels, torch.zeros_like(x), op.transpose(s, up)), given  # type: ignore[arg-type]
-
+        nothing = torch.zeros_like(given)
+        return torch.where(pixels, nothing, from_low), torch.where(pixels, given, nothing)
 
     def _bounds(self, op: Affine) -> tuple[Tensor, Tensor]:
         if op.source is not None and op.source.low is not None and op.source.high is not None:

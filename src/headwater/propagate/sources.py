@@ -15,7 +15,8 @@ from headwater.propagate.pointwise import BENT
 from headwater.propagate.tags import Source
 
 if TYPE_CHECKING:
-    from headwater.propagate.engine import Call, Propagation
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
 
 _SHIFTS = {"add", "sub", "rsub", "mul", "multiply", "div", "divide", "true_divide", "neg", "negative", "batch_norm"}
 _JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"}
@@ -40,14 +41,14 @@ def _outputs(out: Any) -> list[Tensor]:
 
 
 def _run(call: Call, swap: dict[int, Tensor], **changed: Any) -> list[Tensor]:
-    from headwater.propagate.engine import replace
+    from headwater.propagate.nested import replace
 
     return _outputs(call.func(*replace(call.args, swap), **{k: replace(v, swap) for k, v in call.kwargs.items()}))
 
 
 def _move(engine: Propagation, call: Call, out: Any) -> None:
     """Views, padding and joins: do to dummy, bounds and mask what was done to the input."""
-    from headwater.propagate.engine import flat
+    from headwater.propagate.nested import flat
 
     operands = [t for t in flat([call.args, list(call.kwargs.values())]) if t.dtype.is_floating_point]
     sources = {id(t): engine.tag(t).source if t.requires_grad else None for t in operands}
@@ -84,5 +85,3 @@ def _shift(engine: Propagation, call: Call, x: Tensor, out: Tensor) -> None:
         (a,), (b,) = _run(call, {id(x): low.expand(x.shape)}), _run(call, {id(x): high.expand(x.shape)})
         low, high = torch.minimum(a, b), torch.maximum(a, b)
     engine.tag(out).source = Source(source.dummy, low, high, source.pixels)
-
-

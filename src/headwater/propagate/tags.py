@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from headwater.propagate.affine import Affine
-    from headwater.propagate.engine import Call
+    from headwater.propagate.calls import Call
     from headwater.propagate.pointwise import Chain
 
 _ATTRIBUTE = "_headwater_tag"
@@ -37,7 +37,7 @@ class Tag:
     """Facts about one live tensor, valid for the version of its values at which they were noted."""
 
     __slots__ = (
-        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "source",
+        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "positions", "source",
         "token", "version", "viewed", "weight",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Tag:
         self.affine: Affine | None = None  # the affine call that made it, for folding
         self.source: Source | None = None  # the explained input, so far only moved or shifted and scaled
         self.weight = False  # made of parameters alone
+        self.positions: Tensor | None = None  # where in the explained token ids its values came from
         self.ids = 0  # identity of the explained token ids that it holds
 
     def renewed(self, version: int) -> Tag:

@@ -1,0 +1,90 @@
+"""One operator call, one explained tensor, and the autograd node that reroutes factors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headwater.propagate.engine import Propagation
+    from headwater.propagate.operators import Operator
+
+Walk = Callable[..., Sequence[Tensor | None]]
+Causes = Callable[[Sequence[Tensor | None], Sequence[Tensor | None]], None]
+
+
+class Call:
+    """One operator call with at least one live tensor among its arguments.
+
+    Attributes:
+        operator: its treatment; ``func``, ``args``, ``kwargs``: the call itself; ``live``: the live tensors in it.
+        layer: name of the innermost module on the stack (known only where names are needed).
+        depth: affine operators on the longest path from the input to here.
+        first: reached from the input without an affine operator between.
+    """
+
+    def __init__(self, engine: Propagation, operator: Operator, func: Any, args: Any, kwargs: Any, live: list[Tensor]):
+        self.engine, self.operator, self.func, self.args, self.kwargs = engine, operator, func, args, kwargs
+        self.live = live
+        self.layer, self.rule_name, self.status = "", "", "ok"
+        self.shape: tuple[int, ...] = ()
+        self.reached = False
+        self.at_input = False  # an affine call that the explained input reaches first
+        self.is_affine = False  # weights were found in it, so that a rule applies
+        self.absorbed: dict[str, list[float]] = {}
+        self.incoming: list[float] = []
+        self.outgoing: list[float] = []
+        tags = [engine.tag(t) for t in live]
+        self.depth = max(tag.depth for tag in tags)
+        self.first = any(tag.first for tag in tags)
+        self.nonneg = all(tag.nonneg for tag in tags)
+
+    def book(self, cause: str, amount: Tensor) -> None:
+        """Book relevance that this operator absorbs by a named cause; ``amount`` of any shape is summed."""
+        self.absorbed.setdefault(cause, [0.0] * len(self.incoming))[-1] += float(amount.detach().double().sum())
+
+    def open_books(self) -> None:
+        """Begin the entries of the next sample."""
+        for amounts in (self.incoming, self.outgoing, *self.absorbed.values()):
+            amounts.append(0.0)
+
+    def release(self) -> None:
+        """Drop every tensor: graph nodes, calls and engine would else form cycles that no collector sees."""
+        self.args, self.kwargs, self.live = (), {}, []
+
+
+@dataclass
+class Entry:
+    """One explained tensor: the leaf, what the model got for it, and the dummy that takes relevance directly."""
+
+    leaf: Tensor
+    live: Tensor
+    dummy: Tensor | None
+    positions: Tensor | None = None  # for an embedding: where in the explained ids its rows came from
+
+
+class Reroute(torch.autograd.Function):
+    """The identity on outputs; while relevance walks, their factors go to the inputs as a walk says.
+
+    At any other time (the derivative of a differentiable explanation) gradients pass to the outputs as computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, engine: Propagation, walk: Walk, count: int, *tensors: Tensor) -> Any:
+        ctx.engine, ctx.walk, ctx.count, ctx.inputs = weakref.ref(engine), walk, count, len(tensors) - count
+        ctx.set_materialize_grads(False)
+        outputs = tuple(t.detach() for t in tensors[:count])
+        return outputs if count > 1 else outputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cs: Tensor | None) -> Any:
+        engine = ctx.engine()
+        if engine is None or not engine.walking:
+            return (None, None, None, *cs, *[None] * ctx.inputs)
+        factors = [None] * ctx.inputs if all(c is None for c in cs) else ctx.walk(*cs)
+        return (None, None, None, *[None] * ctx.count, *factors)

@@ -1,0 +1,82 @@
+"""In-place operators: natively where their gradient is right, else computed beside and copied in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from headwater.errors import UnsupportedOperator
+from headwater.propagate import places
+from headwater.propagate.calls import Call
+from headwater.propagate.nested import replace
+from headwater.propagate.tags import Tag, attach
+
+if TYPE_CHECKING:
+    from headwater.propagate.engine import Propagation
+
+
+def run_in_place(engine: Propagation, call: Call) -> Any:
+    """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
+    target = call.args[0]
+    special = engine.bent(call.live) or engine.isolate or engine.composite.plain or engine.composite.moves_values
+    relu = call.operator.name == "relu" and not engine.ledger and not engine.differentiable
+    affine = engine.tag(target).affine if target.requires_grad else None
+    engine.keeper.preserve(target, relu=relu and affine is not None and not affine.other)
+    if call.operator.view and engine.bent(call.live):
+        where = places.describe_here(engine.model)
+        raise UnsupportedOperator(
+            f"{call.operator.name}_ reshapes an activation's result in place {where}: use {call.operator.name}."
+        )
+    plain = engine.composite.plain and engine.composite.row(call) is None and not engine.isolate
+    if plain or call.operator.view or (not special and call.operator.simple_in_place(call)):
+        out = call.func(*call.args, **call.kwargs)
+        _retag(engine, call, target)
+        return out
+    if target.requires_grad:
+        old = target.clone()
+        attach(old, engine.tag(target).renewed(old._version))
+    else:
+        old = target.clone()
+    swap = {id(target): old}
+    beside = Call(
+        engine, call.operator.functional(), functional(call.func), replace(call.args, swap),
+        {k: replace(v, swap) for k, v in call.kwargs.items() if k != "inplace"},
+        [old if t is target else t for t in call.live],
+    )  # fmt: skip
+    beside.layer = call.layer
+    if not call.operator.elementwise:
+        engine.settle(beside)
+    if engine.names is not None:
+        engine.calls[-1] = beside
+    new = engine.treat(beside)
+    alone = not target._is_view() and not (target.requires_grad and engine.tag(target).viewed)
+    if not alone:  # views would follow the plain gradient of an activation, which stands in only for its secant
+        new = engine.materialize(new)
+    if not target._is_view():
+        target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
+    target.copy_(new)
+    _retag(engine, call, target, engine.tag(new))
+    return target
+
+
+def _retag(engine: Propagation, call: Call, target: Tensor, like: Tag | None = None) -> None:
+    for t in (target, target._base):
+        if t is not None:
+            known = like.nonneg if like is not None else call.operator.nonneg == "always"
+            tag = Tag(engine, t._version, call.depth, first=call.first, nonneg=known and t is target)
+            if like is not None and t is target:
+                tag = like.renewed(t._version)
+            attach(t, tag)
+
+
+def functional(func: Any) -> Callable[..., Any]:
+    """An in-place function as one that returns a new tensor."""
+
+    def run(target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        new = target.clone()
+        func(new, *args, **kwargs)
+        return new
+
+    return run
