@@ -77,6 +77,7 @@ def explain(
     soundness.check_model(model, allow_training)
     inputs = Inputs.of(x)
     table = _composite(row, composite)
+    bounds = _rule_bounds(table) if bounds is None else bounds
     job = Job(model, row, table, bounds, ledger, tuple(layers), seed, differentiable, allow_training, squared)
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         if batch_size is None or batch_size >= inputs.samples:
@@ -328,7 +329,7 @@ class Job:
                 continue
             low = high = None
             if boxed and value.is_floating_point():
-                low, high = _box(self.composite, _part_of(self.bounds, inputs, i), value)
+                low, high = _box(_part_of(self.bounds, inputs, i), value)
             entered.append(engine.enter(value, low, high))
         return entered
 
@@ -423,11 +424,14 @@ def _part_of(bounds: Any, inputs: Inputs, i: int) -> Any:
     return bounds
 
 
-def _box(composite: Composite, bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the input from the argument, from the rule, or from each sample's own range (with a warning)."""
-    if bounds is None:
-        given = next((r for r in composite.rules if isinstance(r, Box) and r.low is not None), None)
-        bounds = None if given is None else (given.low, given.high)
+def _rule_bounds(composite: Composite) -> tuple[Any, Any] | None:
+    """The bounds that a composite's own rule with a box brings."""
+    given = next((r for r in composite.rules if isinstance(r, Box) and r.low is not None), None)
+    return None if given is None else (given.low, given.high)
+
+
+def _box(bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the input as given, or each sample's own range (with a warning)."""
     if bounds is None:
         warnings.warn(
             "A rule with a box but without bounds: each sample's own range per channel is used; pass bounds=(low, high).",

@@ -164,6 +164,25 @@ def test_box(operator: str, kind: str, black: bool) -> None:
     assert relative_error(in_the_call, expected) <= TIGHT
 
 
+@pytest.mark.parametrize("options", [{}, {"ledger": True}, {"batch_size": 2}], ids=["together", "ledger", "chunks"])
+@pytest.mark.parametrize("where", ["rule", "call"])
+def test_bounds_of_every_sample(where: str, options: dict[str, Any]) -> None:
+    module, x = double(nn.Conv2d(2, 3, 3)), draw(3, 2, 4, 4)
+    low, high = x - draw(3, 2, 4, 4, key=5).abs() - 0.1, x + draw(3, 2, 4, 4, key=6).abs() + 0.1
+    z = module(x).detach()
+    layer, relevance = rules.layer_of(module, (2, 4, 4)), z * seed(z)
+    formulas = [rules.box(*flat_bounds((low[n], high[n]), (2, 4, 4))) for n in range(3)]
+    expected = torch.cat(
+        [rules.redistribute(layer, f, x[n : n + 1], relevance[n : n + 1]) for n, f in enumerate(formulas)]
+    )
+    if where == "rule":
+        composite = hw.Composite({"input": hw.rules.Box(low, high)})
+    else:
+        composite, options = hw.Composite({"input": hw.rules.Box()}), options | {"bounds": (low, high)}
+    found = hw.explain(module, x, target=score, composite=composite, **options)
+    assert relative_error(found.relevance, expected) <= TIGHT
+
+
 def test_pass_hands_relevance_on_unchanged() -> None:
     first, second, x = double(nn.Linear(5, 4)), double(nn.Linear(4, 4)), draw(3, 5)
     hidden = first(x).detach()

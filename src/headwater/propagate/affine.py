@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 class LinearMap:
     """``z = x Wᵀ`` on the last axis; weight ``(out, in)``."""
 
+    inputs = -1  # the axis of the input's features
+
+    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
+        return torch.cat([x, y], -1), torch.cat([v, w], 1)
+
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         return F.linear(x, w)
 
@@ -44,6 +50,13 @@ class ConvMap:
 
     def __init__(self, stride: Any, padding: Any, dilation: Any, groups: int, output_padding: Any, transposed: bool):
         self.options = (stride, padding, dilation, transposed, output_padding, groups)
+
+    inputs = 1
+
+    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """As for linear maps; None where channels are grouped."""
+        transposed, groups = self.options[3], self.options[5]
+        return (torch.cat([x, y], 1), torch.cat([v, w], 0 if transposed else 1)) if groups == 1 else None
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         return torch.convolution(x, w, None, *self.options)
@@ -72,8 +85,14 @@ class ConvMap:
 class AnyMap:
     """Any function linear in ``x`` and in ``w`` (einsum, a matrix product from the left); transposed by autograd."""
 
+    inputs = -1
+
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.forward = function
+
+    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """None: which axes could be joined is unknown."""
+        return None
 
     def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -115,12 +134,13 @@ class Affine:
         bias: Tensor | None,
         scale: Tensor | None = None,
         inner: tuple[Affine, Tensor | None] | None = None,
+        origin: Call | None = None,
     ) -> None:
         engine = call.engine
         tag = engine.tag(live)
         self.call, self.map, self.live, self.bias = call, linear, live, bias
         self.inner = inner  # the affine call that was folded in, and the scale of its output
-        self.origin: Call = inner[0].origin if inner else call  # the call that a composite's row is chosen by
+        self.origin: Call = origin or call  # the call that a composite's row is chosen by
         self._weight, self._scale = weight, scale
         self._x = engine.keeper.keep(live if engine.differentiable else live.detach())
         self._z: Kept | None = None
@@ -150,11 +170,11 @@ class Affine:
     @property
     def weight(self) -> Tensor:
         """The weight, with a following batch norm folded in."""
-        if self._scale is None:
-            return self._weight
-        scaled = self.map.scale(self._weight, self._scale)
-        assert scaled is not None
-        return scaled
+        if self._scale is not None:
+            scaled = self.map.scale(self._weight, self._scale)
+            assert scaled is not None, "only maps whose channels are known are scaled"
+            self._weight, self._scale = scaled, None
+        return self._weight
 
     @property
     def positive(self) -> bool:
@@ -173,10 +193,10 @@ class Affine:
         """The linear part for another input or weight; shape of ``z``."""
         return self.map.forward(x.to(w.dtype), w)
 
-    def transpose(self, s: Tensor, w: Tensor | None = None) -> Tensor:
-        """``wᵀ s``: from the shape of ``z`` to that of ``x``."""
+    def transpose(self, s: Tensor, w: Tensor | None = None, like: Tensor | None = None) -> Tensor:
+        """``wᵀ s``: from the shape of ``z`` to that of ``x`` (or of ``like``)."""
         w = self.weight if w is None else w
-        return self.map.transpose(s.to(w.dtype), w, self.x).to(self.x.dtype)
+        return self.map.transpose(s.to(w.dtype), w, self.x if like is None else like).to(self.x.dtype)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Sums of the positive and of the negative contributions ``x w`` to each output, without bias.
@@ -191,9 +211,25 @@ class Affine:
         positive, negative = (magnitude + linear) / 2, (magnitude - linear) / 2
         return _above_rounding(magnitude, positive), _above_rounding(magnitude, negative).neg()
 
+    def positive_with_bias(self) -> Tensor:
+        """The sum of positive contributions, a positive bias among them; well conditioned under any bias."""
+        if self.nonneg:
+            positive = self.forward(self.x, self.weight.clamp(min=0))
+            return positive if self.bias is None else positive + self.bias.clamp(min=0)
+        magnitude = self.forward(self.x.abs(), self.weight.abs())
+        return (magnitude + self.z) / 2 if self.bias is None else (magnitude + self.bias.abs() + self.z) / 2
+
     def positive_sum(self) -> Tensor:
-        """The sum of positive contributions alone: one forward pass, also for signed inputs."""
-        return self.forward(self.x, self.weight.clamp(min=0)) if self.nonneg else self.sums()[0]
+        """The sum of positive contributions alone, without bias."""
+        if self.nonneg:
+            return self.forward(self.x, self.weight.clamp(min=0))
+        pair = None if self.bias is None or self.inner else self._signed_pair()
+        return self.sums()[0] if pair is None else self.forward(*pair)
+
+    def _signed_pair(self) -> tuple[Tensor, Tensor] | None:
+        """Positive and negative inputs side by side, against the weights with which they contribute positively."""
+        w = self.weight
+        return self.map.pair(self.x.clamp(min=0), self.x.clamp(max=0), w.clamp(min=0), w.clamp(max=0))
 
     def back(self, p: Tensor | None, q: Tensor | None) -> Tensor:
         """Factor of the input when positive contributions carry ``p`` and negative ones ``q`` (shape of ``z``)."""
@@ -201,9 +237,12 @@ class Affine:
         if self.nonneg:
             parts = [self.transpose(s, w.clamp(*side)) for s, side in ((p, (0, None)), (q, (None, 0))) if s is not None]
             return sum(parts[1:], parts[0])
-        zero = torch.zeros_like(self.z)
-        p, q = zero if p is None else p, zero if q is None else q
-        return self.transpose((p + q) / 2, w) + self.x.sign() * self.transpose((p - q) / 2, w.abs())
+        if p is None or q is None:
+            one = p if q is None else q
+            assert one is not None, "one side at least must carry relevance"
+            even, odd = self.transpose(one / 2), self.transpose(one / 2, w.abs())
+            return even + self.x.sign() * odd if q is None else even - self.x.sign() * odd
+        return self.transpose((p + q) / 2) + self.x.sign() * self.transpose((p - q) / 2, w.abs())
 
     def walk(self, c: Tensor) -> list[Tensor | None]:
         """Factor of the input, and relevance for its dummy where there is one."""
@@ -287,11 +326,12 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
     if shift is not None:
         bias = shift.view(shape) if bias is None else bias + shift.view(shape)
     total = affine._scale if scale is None else scale if affine._scale is None else scale * affine._scale
-    whole = Affine(call, affine.map, affine.live, affine._weight, bias, total, (affine, scale))
+    inner = (affine, scale) if rule is None or rule.uses_linear else None
+    whole = Affine(call, affine.map, affine.live, affine._weight, bias, total, inner, affine.origin)
     out = treat(engine, call, whole)
-    assert whole._z is not None
-    affine.folded = whole, (get_gradient_edge(out), whole._z)
-    engine.folded.append(affine)
+    if engine.capturing and whole._z is not None:
+        affine.folded = whole, (get_gradient_edge(out), whole._z)
+        engine.folded.append(affine)
     return out
 
 

@@ -86,5 +86,8 @@ class Reroute(torch.autograd.Function):
         engine = ctx.engine()
         if engine is None or not engine.walking:
             return (None, None, None, *cs, *[None] * ctx.inputs)
-        factors = [None] * ctx.inputs if all(c is None for c in cs) else ctx.walk(*cs)
+        walk = ctx.walk
+        if not engine.retaining:
+            ctx.walk = None  # what this call kept is let go as soon as it has been walked
+        factors = [None] * ctx.inputs if all(c is None for c in cs) else walk(*cs)
         return (None, None, None, *[None] * ctx.count, *factors)

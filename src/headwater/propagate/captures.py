@@ -33,6 +33,7 @@ class Captures:
 
     def __init__(self, engine: Propagation, model: Any, names: tuple[str, ...]) -> None:
         self.engine = engine
+        engine.capturing = bool(names)
         self.modules: dict[str, nn.Module] = {}
         known = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
         for name in names:

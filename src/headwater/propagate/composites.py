@@ -72,7 +72,6 @@ class Composite:
         self.rules = [rule for rule, _ in everything]
         self.has_input_rules = any(rule.at_input for rule in self.rules)
         self.has_filters = any(filter_ is not None for _, filter_ in everything)
-        self.moves_values = self.has_filters or self.has_input_rules  # in-place operators must not hide what they do
         self.per_sample = self.has_filters or any(rule.per_sample for rule in self.rules)
         self.needs_layers = bool(self.layers)
         self.rows = dict(rows)

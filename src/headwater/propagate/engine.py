@@ -61,6 +61,8 @@ class Propagation(TorchFunctionMode):
         self.allow_training, self.isolate, self.copying = allow_training, isolate or ledger, isolate
         self._seed, self._randomness = seed, None
         self.walking = False
+        self.retaining = False  # the graph will be walked again
+        self.capturing = False  # relevance of hidden layers is asked for
         self.depth = 0  # affine operators on the longest path, known after the forward
         self.samples = 0  # along the first axis of the input
         self.regrouped = False  # samples may lie elsewhere by now
@@ -553,7 +555,7 @@ class Propagation(TorchFunctionMode):
             inputs: tensors of the graph.
             retain: keep the graph for another walk.
         """
-        self.walking = True
+        self.walking, self.retaining = True, retain or self.differentiable
         try:
             with torch.autograd.set_grad_enabled(self.differentiable):
                 return list(

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def run_in_place(engine: Propagation, call: Call) -> Any:
     """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
     target = call.args[0]
-    special = engine.bent(call.live) or engine.isolate or engine.composite.plain or engine.composite.moves_values
+    # The explained input and a filter must see what is done; and so must a chain, an audit, a preset of plain gradients.
+    at_input = engine.composite.has_input_rules and any(engine.tag(t).source is not None for t in call.live)
+    filtered = engine.composite.has_filters and engine.composite.filter_at(call) is not None
+    special = at_input or filtered or engine.bent(call.live) or engine.isolate or engine.composite.plain
     relu = call.operator.name == "relu" and not engine.ledger and not engine.differentiable
     affine = engine.tag(target).affine if target.requires_grad else None
     engine.keeper.preserve(target, relu=relu and affine is not None and not affine.other)

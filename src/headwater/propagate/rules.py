@@ -28,6 +28,7 @@ class Rule:
 
     native: ClassVar[bool] = False  # the ordinary gradient is already this rule
     at_input: ClassVar[bool] = False  # gives relevance to inputs that are zero
+    uses_linear: ClassVar[bool] = True  # asks a folded call for its sums without bias
 
     @property
     def per_sample(self) -> bool:
@@ -48,11 +49,11 @@ class Rule:
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, and 0 where ``b`` is 0, in the derivative too. Both must be temporaries: they may be overwritten."""
+    """``a / b``, and 0 where ``b`` is 0, in the derivative too. The first must be a temporary: it may be overwritten."""
     none = b == 0
     if torch.is_grad_enabled():
         return torch.where(none, torch.zeros_like(a), a / torch.where(none, torch.ones_like(b), b))
-    return a.div_(b.masked_fill_(none, torch.inf))
+    return a.div_(b).masked_fill_(none, 0)
 
 
 def _bias_parts(op: Affine) -> tuple[Tensor | float, Tensor | float]:
@@ -82,21 +83,22 @@ class Epsilon(Rule):
 
     epsilon: float = 1e-6
     relative: bool = False
+    uses_linear: ClassVar[bool] = False
 
     @property
     def per_sample(self) -> bool:
         return self.relative
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
-        z = op.z
-        size: Tensor | float = self.epsilon
+        z, size = op.z, torch.as_tensor(self.epsilon, dtype=op.z.dtype, device=op.z.device)
         if self.relative:
             axes = tuple(range(1, z.dim())) or (0,)
-            size = self.epsilon * z.square().mean(axes, keepdim=True).sqrt()
-        added = torch.copysign(torch.as_tensor(size, dtype=z.dtype, device=z.device), z)
-        s = divide(z * c, z + added)
+            size = size * z.square().mean(axes, keepdim=True).sqrt()
+        # z / (z + ε sign z) is |z| / (|z| + ε), which needs no care at zero.
+        magnitude = z.abs()
+        s = magnitude * c / (magnitude + size) if self.epsilon else c
         if op.booking:
-            op.book("stabilizer", added * s)
+            op.book("stabilizer", torch.copysign(size, z) * s)
             if op.bias is not None:
                 op.book("bias", op.bias * s)
         return op.transpose(s)
@@ -114,20 +116,20 @@ class Gamma(Rule):
     """
 
     gamma: float = 0.25
+    uses_linear: ClassVar[bool] = False
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         if op.nonneg and op.positive:
             return self._short(op, c)
-        z, (positive, negative) = op.z, op.sums()
-        bias = _bias_parts(op)
+        z, positive = op.z, op.positive_with_bias()
         up = z >= 0
-        side = torch.where(up, positive + bias[0], negative + bias[1])
-        denominator = z + self.gamma * side
+        denominator = torch.where(up, z + self.gamma * positive, z + self.gamma * (z - positive))
         if op.booking:
             op.book("empty side", torch.where(denominator == 0, z * c, torch.zeros_like(c)))
         s = divide(z * c, denominator)
         if op.booking and op.bias is not None:
-            op.book("bias", (op.bias + self.gamma * torch.where(up, *bias)) * s)  # type: ignore[arg-type]
+            own = torch.where(up, op.bias.clamp(min=0), op.bias.clamp(max=0))
+            op.book("bias", (op.bias + self.gamma * own) * s)
         boosted = (1 + self.gamma) * s
         return op.back(torch.where(up, boosted, s), torch.where(up, s, boosted))
 
@@ -188,8 +190,7 @@ class ZPlus(Rule):
     """z⁺: ``R_j = Σ_k (a_j w_jk)⁺ / Σ_j (a_j w_jk)⁺ R_k`` (thesis, Section 3; review, Section V-B); biases are ignored."""
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
-        total = op.positive_sum()
-        relevance = op.z * c
+        total, relevance = op.positive_sum(), op.z * c
         if op.booking:
             op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
         return op.back(divide(relevance, total), None)
@@ -238,13 +239,17 @@ class Box(Rule):
             above = torch.where(pixels, above, op.x)
             below = torch.where(pixels, below, torch.zeros_like(below))
         up, down = w.clamp(min=0), w.clamp(max=0)
-        total = op.forward(above, up) + op.forward(below, down)
+        pair = op.map.pair(above, below, up, down)
+        total = op.forward(*pair) if pair else op.forward(above, up) + op.forward(below, down)
         relevance = op.z * c
         if op.booking:
             op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
         s = divide(relevance, total)
-        from_low = op.transpose(s, up)
-        given = above * from_low + below * op.transpose(s, down)
+        if pair:
+            from_low, from_high = op.transpose(s, pair[1], pair[0]).split(above.shape[op.map.inputs], op.map.inputs)
+        else:
+            from_low, from_high = op.transpose(s, up), op.transpose(s, down)
+        given = above * from_low + below * from_high
         if pixels is None:
             return None, given
         nothing = torch.zeros_like(given)
