@@ -98,6 +98,17 @@ def test_an_input_is_not_written_to() -> None:
     assert_same(e.relevance, expected.relevance, 1e-6)
 
 
+def test_torch_itself_is_left_alone() -> None:
+    """No function is patched and no mode stays: every model runs at its old speed afterwards."""
+    model, x = given()
+    before = [dict(vars(space)) for space in (torch, torch.Tensor, nn.functional, nn.Module)]
+    hw.explain(model, x, ledger=True, layers=["core"])
+    after = [dict(vars(space)) for space in (torch, torch.Tensor, nn.functional, nn.Module)]
+    for old, new in zip(before, after, strict=True):
+        assert [name for name in old if new.get(name) is not old[name]] == []
+    assert torch.overrides._get_current_function_mode() is None
+
+
 def test_hooks_of_the_user_keep_working() -> None:
     model, x = given()
     seen: list[tuple[int, ...]] = []

@@ -62,8 +62,8 @@ class ConvMap:
         return torch.convolution(x, w, None, *self.options)
 
     def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
-        # Only the shape of the input matters for its gradient: an expanded scalar stands in for it.
-        shape = c.new_empty(1).expand(like.shape)
+        # Only the shape of the input matters for its gradient; where its type will not do, a scalar stands in for it.
+        shape = like if like.dtype == c.dtype else c.new_empty(1).expand(like.shape)
         mask = [True, False, False]
         return torch.ops.aten.convolution_backward(c, shape, w, None, *self.options, mask)[0]  # type: ignore[no-any-return]
 
@@ -144,6 +144,7 @@ class Affine:
         self._weight, self._scale = weight, scale
         self._x = engine.keeper.keep(live if engine.differentiable else live.detach())
         self._z: Kept | None = None
+        self._up: Tensor | None = None
         self.nonneg, self.source = tag.nonneg, tag.source
         self.relu = self.other = False  # who uses the output
         self.folded: tuple[Affine, tuple[Any, Kept]] | None = None  # the call that this one was folded into
@@ -177,6 +178,16 @@ class Affine:
         return self._weight
 
     @property
+    def up(self) -> Tensor:
+        """The positive part of the weight, formed once."""
+        if self._up is None:
+            # Where nothing else has asked for the folded weight, scale and clamp in one go.
+            fresh = self._scale is not None and not torch.is_grad_enabled()
+            scaled = self.map.scale(self._weight, self._scale) if fresh and self._scale is not None else None
+            self._up = self.weight.clamp(min=0) if scaled is None else scaled.clamp_(min=0)
+        return self._up
+
+    @property
     def positive(self) -> bool:
         """Negative outputs have factor zero: only a ReLU uses them."""
         return self.relu and not self.other
@@ -195,6 +206,8 @@ class Affine:
 
     def transpose(self, s: Tensor, w: Tensor | None = None, like: Tensor | None = None) -> Tensor:
         """``wᵀ s``: from the shape of ``z`` to that of ``x`` (or of ``like``)."""
+        if w is None and self._scale is not None:
+            s, w = s * self._scale.view(self.map.channels(s)), self._weight  # cheaper than scaling the weight
         w = self.weight if w is None else w
         return self.map.transpose(s.to(w.dtype), w, self.x if like is None else like).to(self.x.dtype)
 
@@ -205,8 +218,7 @@ class Affine:
         sums is zero.
         """
         if self.nonneg:
-            w = self.weight
-            return self.forward(self.x, w.clamp(min=0)), self.forward(self.x, w.clamp(max=0))
+            return self.forward(self.x, self.up), self.forward(self.x, self.weight.clamp(max=0))
         magnitude, linear = self.forward(self.x.abs(), self.weight.abs()), self.linear
         positive, negative = (magnitude + linear) / 2, (magnitude - linear) / 2
         return _above_rounding(magnitude, positive), _above_rounding(magnitude, negative).neg()
@@ -214,7 +226,7 @@ class Affine:
     def positive_with_bias(self) -> Tensor:
         """The sum of positive contributions, a positive bias among them; well conditioned under any bias."""
         if self.nonneg:
-            positive = self.forward(self.x, self.weight.clamp(min=0))
+            positive = self.forward(self.x, self.up)
             return positive if self.bias is None else positive + self.bias.clamp(min=0)
         magnitude = self.forward(self.x.abs(), self.weight.abs())
         return (magnitude + self.z) / 2 if self.bias is None else (magnitude + self.bias.abs() + self.z) / 2
@@ -222,7 +234,7 @@ class Affine:
     def positive_sum(self) -> Tensor:
         """The sum of positive contributions alone, without bias."""
         if self.nonneg:
-            return self.forward(self.x, self.weight.clamp(min=0))
+            return self.forward(self.x, self.up)
         pair = None if self.bias is None or self.inner else self._signed_pair()
         return self.sums()[0] if pair is None else self.forward(*pair)
 
@@ -233,10 +245,13 @@ class Affine:
 
     def back(self, p: Tensor | None, q: Tensor | None) -> Tensor:
         """Factor of the input when positive contributions carry ``p`` and negative ones ``q`` (shape of ``z``)."""
-        w = self.weight
         if self.nonneg:
-            parts = [self.transpose(s, w.clamp(*side)) for s, side in ((p, (0, None)), (q, (None, 0))) if s is not None]
-            return sum(parts[1:], parts[0])
+            if q is None:
+                assert p is not None, "one side at least must carry relevance"
+                return self.transpose(p, self.up)
+            down = self.transpose(q, self.weight.clamp(max=0))
+            return down if p is None else down + self.transpose(p, self.up)
+        w = self.weight
         if p is None or q is None:
             one = p if q is None else q
             assert one is not None, "one side at least must carry relevance"
@@ -326,7 +341,8 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
     if shift is not None:
         bias = shift.view(shape) if bias is None else bias + shift.view(shape)
     total = affine._scale if scale is None else scale if affine._scale is None else scale * affine._scale
-    inner = (affine, scale) if rule is None or rule.uses_linear else None
+    nonneg = engine.tag(affine.live).nonneg  # then no sum is found by subtraction
+    inner = None if nonneg or (rule is not None and not rule.uses_linear) else (affine, scale)
     whole = Affine(call, affine.map, affine.live, affine._weight, bias, total, inner, affine.origin)
     out = treat(engine, call, whole)
     if engine.capturing and whole._z is not None:

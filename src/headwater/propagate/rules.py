@@ -123,10 +123,12 @@ class Gamma(Rule):
             return self._short(op, c)
         z, positive = op.z, op.positive_with_bias()
         up = z >= 0
-        denominator = torch.where(up, z + self.gamma * positive, z + self.gamma * (z - positive))
+        # |z| + γ times the sum of the output's own sign, which is P for positive and P - z for negative outputs.
+        magnitude = z.abs()
+        denominator = torch.add(magnitude, positive - z.clamp(max=0), alpha=self.gamma)
         if op.booking:
             op.book("empty side", torch.where(denominator == 0, z * c, torch.zeros_like(c)))
-        s = divide(z * c, denominator)
+        s = divide(magnitude * c, denominator)
         if op.booking and op.bias is not None:
             own = torch.where(up, op.bias.clamp(min=0), op.bias.clamp(max=0))
             op.book("bias", (op.bias + self.gamma * own) * s)
