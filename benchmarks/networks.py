@@ -1,7 +1,7 @@
 """The measured networks, with random weights and the in-place activations that users' models have.
 
-VGG-16 and ResNet-50 are those of their papers (Simonyan and Zisserman 2015, configuration D; He et al. 2016, with the stride in
-the 3x3 convolution), written in plain torch.
+VGG-16 and ResNet-50 are those of their papers (Simonyan and Zisserman 2015, configuration D; He et al. 2016, with the
+stride in the 3x3 convolution), written in plain torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 BOUND = 2.0  # inputs are drawn between -BOUND and BOUND, about as wide as normalized images
+
+
+class VGG(nn.Module):
+    """VGG-16; input ``[N, 3, H, W]``, output ``[N, 1000]``.
+
+    Args:
+        blocks: channels and number of convolutions of each block.
+        hidden: width of the dense layers.
+    """
+
+    def __init__(self, blocks: tuple[tuple[int, int], ...] = VGG16, hidden: int = 4096) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for channels, count in blocks:
+            for _ in range(count):
+                layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU(inplace=True)]
+                inputs = channels
+            layers.append(nn.MaxPool2d(2))
+        self.features, self.pool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d(7)
+        dense: list[nn.Module] = []
+        for width in (49 * inputs, hidden):
+            dense += [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Dropout()]
+        self.classifier = nn.Sequential(*dense, nn.Linear(hidden, 1000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the classes."""
+        scores: Tensor = self.classifier(self.pool(self.features(x)).flatten(1))
+        return scores
 
 
 class Bottleneck(nn.Module):
@@ -32,34 +62,15 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's body beside its skip connection."""
-        out = self.body(x)
+        out: Tensor = self.body(x)
         out += self.skip(x)
-        return self.relu(out)
+        self.relu(out)  # in place
+        return out
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return convolution, nn.BatchNorm2d(outputs)
-
-
-def vgg16(blocks: tuple[tuple[int, int], ...] = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), hidden: int = 4096) -> nn.Sequential:
-    """VGG-16; input ``[N, 3, H, W]``, output ``[N, 1000]``.
-
-    Args:
-        blocks: channels and number of convolutions of each block.
-        hidden: width of the dense layers.
-    """
-    layers: list[nn.Module] = []
-    inputs = 3
-    for channels, count in blocks:
-        for _ in range(count):
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU(inplace=True)]
-            inputs = channels
-        layers.append(nn.MaxPool2d(2))
-    layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten()]
-    for width in (49 * inputs, hidden):
-        layers += [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Dropout()]
-    return nn.Sequential(*layers, nn.Linear(hidden, 1000))
 
 
 def resnet50(blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> nn.Sequential:
@@ -86,33 +97,33 @@ class Network:
     side: int = 224
 
 
-NETWORKS = {
-    "vgg16": Network(vgg16),
-    "resnet50": Network(resnet50),
-    "toy_vgg": Network(lambda: vgg16(((4, 1), (8, 1)), 16), 32),
-    "toy_resnet": Network(lambda: resnet50((1, 1), 4), 32),
+NETWORKS = {"vgg16": Network(VGG), "resnet50": Network(resnet50)}
+TOYS = {
+    "toy_vgg": Network(lambda: VGG(((8, 1), (8, 1)), 16), 160),
+    "toy_resnet": Network(lambda: resnet50((1, 1), 8), 160),
 }
 
 
+def find(name: str) -> Network:
+    """A network by name, the toys of the tests among them."""
+    return (NETWORKS | TOYS)[name]
+
+
 def build(name: str) -> nn.Module:
-    """A network by name: frozen, in evaluation mode, with weights that keep the size of activations."""
+    """A network by name: frozen, in evaluation mode, with random weights that keep the size of activations."""
     torch.manual_seed(0)
-    with torch.device("meta"):  # only the weights' final values are ever in memory
-        model = NETWORKS[name].build()
-    model.to_empty(device="cpu").requires_grad_(False).eval()
+    model = find(name).build().requires_grad_(False).eval()
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.01)
         elif isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.normal_(module.bias, std=0.01)
     return model
 
 
-def inputs(name: str, batch: int, side: int | None = None) -> Tensor:
-    """A batch of random pictures ``[batch, 3, side, side]``, values between -BOUND and BOUND; default side: the network's."""
-    side = side or NETWORKS[name].side
+def pictures(batch: int, side: int) -> Tensor:
+    """A batch of random pictures ``[batch, 3, side, side]``, values between -BOUND and BOUND."""
     return torch.empty(batch, 3, side, side).uniform_(-BOUND, BOUND)

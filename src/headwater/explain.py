@@ -264,8 +264,17 @@ class Job:
             return self._attempt(inputs, target)
         except RuntimeError as error:
             if "modified by an inplace operation" not in str(error):
+                self._blame_the_model(inputs)
                 raise
         return self._attempt(inputs, target, isolate=True)
+
+    def _blame_the_model(self, inputs: Inputs) -> None:
+        """Say so where the model cannot take this input by itself either."""
+        try:
+            with torch.no_grad():
+                inputs.call(self.model, inputs.values)
+        except RuntimeError as error:
+            raise InvalidInput(f"The model itself cannot take this input: {error}") from error
 
     def _alone(self, inputs: Inputs, target: Any) -> Part:
         """Sample by sample, for rules that look at whole samples in a model that moves the sample axis."""

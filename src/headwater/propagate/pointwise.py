@@ -134,6 +134,8 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     folded = _fold(engine, call) if name in ("add", "sub", "mul", "div") and len(live) == 1 else None
     if folded is not None:
         return folded
+    if any(t.is_complex() for t in live):
+        return _complex(engine, call)
     if len(roots) == 1 and _continues(engine, call):
         return _extend(engine, call)
     if name in ("mul", "div"):
@@ -146,6 +148,13 @@ def elementwise(engine: Propagation, call: Call) -> Any:
         return engine.gap(call)
     wide = engine.redo(torch.Tensor.expand, call.live[0], shape)
     return engine.redo(call.func, *[wide if a is call.live[0] else a for a in call.args], **call.kwargs)
+
+
+def _complex(engine: Propagation, call: Call) -> Any:
+    """Complex values are shared out by sums, products and magnitudes; they have no secant from zero."""
+    if call.operator.name in ("mul", "div"):
+        return engine.product(call, list(call.args[:2]), quotient=call.operator.name == "div")
+    return engine.gap(call) if call.operator.degree == BENT else engine.native(call)
 
 
 def _root(engine: Propagation, t: Tensor) -> object:

@@ -137,6 +137,9 @@ class Keeper:
 
 
 def product(value: Tensor, factor: Tensor) -> Tensor:
-    """Relevance of a tensor, ``value * factor``, where a factor of zero wins over infinity (masks)."""
-    relevance = value * factor
+    """Relevance of a tensor, ``value * factor``, where a factor of zero wins over infinity (masks).
+
+    Of a complex tensor it is the real part of value times conjugate factor, which is how torch defines its gradients.
+    """
+    relevance = (value * factor.conj()).real if factor.is_complex() else value * factor
     return torch.where(factor == 0, torch.zeros_like(relevance), relevance)

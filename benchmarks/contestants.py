@@ -1,0 +1,177 @@
+"""What is measured: the bare model, Headwater, and the other libraries where they are installed.
+
+A contestant opens on a model, which is not measured (hooks are registered, batch norm is merged), and then is called on
+batches, which is. Other libraries get a copy of the model, for they change it.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import headwater as hw
+from benchmarks.networks import BOUND, VGG, Bottleneck
+
+Call = Callable[[Tensor], object]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most ``both`` times forward and backward to the input, plus ``forward`` times the bare forward."""
+
+    both: float
+    forward: float = 0.0
+
+    def limit(self, share: float) -> float:
+        """The budget in units of forward and backward, of which the bare forward is this share."""
+        return self.both + self.forward * share
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One thing to be measured.
+
+    Attributes:
+        name: as the tables have it.
+        open: makes of a model a context, in which the value is called on a batch.
+        budget: of its time, where this project has set one.
+        serves: whether it can explain a model.
+    """
+
+    name: str
+    open: Callable[[nn.Module], AbstractContextManager[Call]]
+    budget: Budget | None = None
+    serves: Callable[[nn.Module], bool] = lambda model: True
+
+
+FORWARD, BOTH = "forward (F)", "forward + backward (F+B)"
+
+
+@contextmanager
+def forward(model: nn.Module) -> Iterator[Call]:
+    """The bare model."""
+
+    def run(x: Tensor) -> object:
+        with torch.no_grad():
+            return model(x)
+
+    yield run
+
+
+@contextmanager
+def forward_backward(model: nn.Module) -> Iterator[Call]:
+    """The model and the gradient of its largest scores with respect to the input."""
+
+    def run(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(model(x).amax(1).sum(), x)[0]
+
+    yield run
+
+
+@contextmanager
+def headwater(model: nn.Module, **options: Any) -> Iterator[Call]:
+    """``hw.explain`` with these options."""
+    yield partial(hw.explain, model, **options)
+
+
+# ---------------------------------------------------------------------- other libraries
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _mend_torchvision() -> None:
+    """Declare the operators that a torchvision built for another torch lacks; else zennit cannot be imported."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for operator in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+
+
+def _one_hot(output: Tensor) -> Tensor:
+    """The largest scores themselves: zennit explains what it is seeded with."""
+    return output.detach() * F.one_hot(output.argmax(1), output.shape[1])
+
+
+def _zennit_composite(name: str) -> Any:
+    """A composite of zennit's with what it needs for ResNets: batch norm merged, the residual sum as a module."""
+    from zennit import canonizers, composites, layer, rules, types
+
+    def add(self: Any, x: Tensor) -> Tensor:
+        return self.relu(self.canonizer_sum(torch.stack([self.skip(x), self.body(x)], dim=-1)))
+
+    def replaced(_: str, module: nn.Module) -> dict[str, Any] | None:
+        if not isinstance(module, Bottleneck):
+            return None
+        return {"forward": MethodType(add, module), "canonizer_sum": layer.Sum()}
+
+    options = {"canonizers": [canonizers.SequentialMergeBatchNorm(), canonizers.AttributeCanonizer(replaced)]}
+    if name == "epsilon":
+        epsilon = rules.Epsilon(1e-6)
+        table = [*composites.layer_map_base(), (types.Convolution, epsilon), (types.Linear, epsilon)]
+        return composites.LayerMapComposite(table, **options)
+    if name == "epsilon_gamma_box":
+        return composites.EpsilonGammaBox(low=-BOUND, high=BOUND, **options)
+    kind = {"epsilon_plus": composites.EpsilonPlus, "epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1}[name]
+    return kind(**options)
+
+
+@contextmanager
+def zennit(model: nn.Module, composite: str) -> Iterator[Call]:
+    """Zennit's composite of the same name."""
+    _mend_torchvision()
+    from zennit.attribution import Gradient
+
+    with Gradient(copy.deepcopy(model), _zennit_composite(composite), attr_output=_one_hot) as attributor:
+        yield lambda x: attributor(x.detach().requires_grad_())
+
+
+@contextmanager
+def captum(model: nn.Module) -> Iterator[Call]:
+    """Captum's LRP, whose default rule is epsilon, of the first class: the cost is that of any."""
+    _mend_torchvision()
+    from captum.attr import LRP
+
+    explainer = LRP(copy.deepcopy(model))
+    yield lambda x: explainer.attribute(x, target=0)
+
+
+def contestants() -> dict[str, Contestant]:
+    """All contestants by name, in the order of the tables."""
+    bounds = (-BOUND, BOUND)
+    presets: dict[str, tuple[dict[str, Any], Budget]] = {
+        "lrp_0": ({"composite": "lrp_0"}, Budget(1.1)),
+        "epsilon": ({"composite": "epsilon"}, Budget(1.2)),
+        "epsilon_plus": ({"composite": "epsilon_plus"}, Budget(1.0, 1.3)),
+        "epsilon_gamma_box": ({"composite": "epsilon_gamma_box", "bounds": bounds}, Budget(1.0, 1.3)),
+        "epsilon_alpha2_beta1": ({"composite": "epsilon_alpha2_beta1"}, Budget(1.0, 2.5)),
+        "default": ({}, Budget(1.0, 1.3)),
+    }
+    listed = [
+        Contestant(FORWARD, forward),
+        Contestant(BOTH, forward_backward),
+        Contestant("gradient", partial(headwater, method="gradient"), Budget(1.1)),
+        *(Contestant(name, partial(headwater, **options), budget) for name, (options, budget) in presets.items()),
+    ]
+    if _installed("zennit"):
+        names = ("epsilon", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1")
+        listed += [Contestant(f"zennit {name}", partial(zennit, composite=name)) for name in names]
+    if _installed("captum"):
+        # Captum sees modules alone, so that a residual sum makes it wrong without a word.
+        listed.append(Contestant("captum epsilon", captum, serves=lambda model: isinstance(model, VGG)))
+    return {c.name: c for c in listed}
