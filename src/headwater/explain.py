@@ -264,17 +264,17 @@ class Job:
             return self._attempt(inputs, target)
         except RuntimeError as error:
             if "modified by an inplace operation" not in str(error):
-                self._blame_the_model(inputs)
+                self._blame_the_model(inputs, error)
                 raise
         return self._attempt(inputs, target, isolate=True)
 
-    def _blame_the_model(self, inputs: Inputs) -> None:
-        """Say so where the model cannot take this input by itself either."""
+    def _blame_the_model(self, inputs: Inputs, error: RuntimeError) -> None:
+        """Say so where the model cannot take this input by itself either; its own error comes through."""
         try:
             with torch.no_grad():
                 inputs.call(self.model, inputs.values)
-        except RuntimeError as error:
-            raise InvalidInput(f"The model itself cannot take this input: {error}") from error
+        except RuntimeError:
+            error.add_note("The model fails on this input without any explanation too: check its shape, type and device.")
 
     def _alone(self, inputs: Inputs, target: Any) -> Part:
         """Sample by sample, for rules that look at whole samples in a model that moves the sample axis."""

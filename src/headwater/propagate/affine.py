@@ -293,8 +293,9 @@ def _above_rounding(magnitude: Tensor, difference: Tensor) -> Tensor:
 
 def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     """Run an affine call and give its output a backward by the rule of its row."""
-    folded = affine.origin is not call
-    if not folded:
+    if affine.origin is not call:
+        call.folded_into = affine.origin
+    else:
         call.is_affine = True
         call.depth += 1
         call.first = call.first or affine.source is not None

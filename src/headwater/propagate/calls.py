@@ -35,6 +35,7 @@ class Call:
         self.shape: tuple[int, ...] = ()
         self.reached = False
         self.at_input = False  # an affine call that the explained input reaches first
+        self.folded_into: Call | None = None  # the affine call that this one became a part of
         self.is_affine = False  # weights were found in it, so that a rule applies
         self.absorbed: dict[str, list[float]] = {}
         self.incoming: list[float] = []

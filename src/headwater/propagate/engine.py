@@ -212,7 +212,7 @@ class Propagation(TorchFunctionMode):
         self._mark_uses(call)
         if self.names is not None:
             call.layer = places.layer_here(self.names)
-            if not operator.view:
+            if self.planning or not operator.view:
                 self.calls.append(call)
         if operator.inplace:
             return inplace.run_in_place(self, call)

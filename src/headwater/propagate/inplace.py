@@ -35,6 +35,7 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
     plain = engine.composite.plain and engine.composite.row(call) is None and not engine.isolate
     if plain or call.operator.view or (not special and call.operator.simple_in_place(call)):
         out = call.func(*call.args, **call.kwargs)
+        call.shape = tuple(target.shape)
         _retag(engine, call, target)
         return out
     if target.requires_grad:
@@ -60,6 +61,7 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
     if not target._is_view():
         target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
     target.copy_(new)
+    call.shape = beside.shape = tuple(target.shape)
     _retag(engine, call, target, engine.tag(new))
     return target
 

@@ -88,6 +88,9 @@ def _describe(engine: Propagation, call: Call, total: int) -> PlanRow:
     if engine.composite.plain:
         rule = engine.composite.row(call)
         text = "gradient" if rule is None else repr(rule)
+    elif call.folded_into is not None:
+        rule, _ = engine.composite.resolve(call.folded_into, total)
+        text = f"{rule!r}, folded into {call.folded_into.layer or call.folded_into.operator.name}"
     elif affine:
         rule, filter_ = engine.composite.resolve(call, total)
         text = repr(rule) if filter_ is None else f"{rule!r}, {filter_!r}"
