@@ -331,6 +331,7 @@ class Job:
     def enter(self, engine: Propagation, inputs: Inputs) -> list[Any]:
         """Make the explained arguments live; what the model is to be called with."""
         boxed = self.bounds is not None or any(isinstance(rule, Box) for rule in self.composite.rules)
+        boxed = boxed and not engine.planning
         entered = []
         for i, value in enumerate(inputs.values):
             if not inputs.explained(i):
@@ -393,7 +394,7 @@ class Job:
             relevance=inputs.pack(part.relevance), output=part.output, reference=torch.zeros_like(part.output.detach()),
             target=part.target, method=self.method.name,
             composite=self.composite.name if self.composite.name != "custom" else repr(self.composite),
-            complete=self.method.complete, inputs=inputs.pack(shown),
+            complete=self.method.complete and not self.composite.plain, inputs=inputs.pack(shown),
             layers={k: v[0] if len(v) == 1 else v for k, v in part.layers.items()},
             ledger=ledgers.Ledger(part.rows) if self.ledger else None, sources=tuple(self.method.source.split("; ")),
         )  # fmt: skip

@@ -96,7 +96,12 @@ class Epsilon(Rule):
             size = size * z.square().mean(axes, keepdim=True).sqrt()
         # z / (z + ε sign z) is |z| / (|z| + ε), which needs no care at zero.
         magnitude = z.abs()
-        s = magnitude * c / (magnitude + size) if self.epsilon else c
+        if not self.epsilon:
+            s = c
+        elif self.relative:  # the unit is zero where the whole output is
+            s = divide(magnitude * c, magnitude + size)
+        else:
+            s = magnitude * c / (magnitude + size)
         if op.booking:
             op.book("stabilizer", torch.copysign(size, z) * s)
             if op.bias is not None:
