@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import headwater as hw
 from benchmarks.networks import BOUND, VGG, Bottleneck
 
-Call = Callable[[Tensor], object]
+Call = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _one_hot(output: Tensor) -> Tensor:
 
 def _zennit_composite(name: str) -> Any:
     """A composite of zennit's with what it needs for ResNets: batch norm merged, the residual sum as a module."""
-    from zennit import canonizers, composites, layer, rules, types
+    from zennit import canonizers, composites, layer, rules, types  # type: ignore[import-untyped]
 
     def add(self: Any, x: Tensor) -> Tensor:
         return self.relu(self.canonizer_sum(torch.stack([self.skip(x), self.body(x)], dim=-1)))
@@ -135,7 +135,7 @@ def _zennit_composite(name: str) -> Any:
 def zennit(model: nn.Module, composite: str) -> Iterator[Call]:
     """Zennit's composite of the same name."""
     _mend_torchvision()
-    from zennit.attribution import Gradient
+    from zennit.attribution import Gradient  # type: ignore[import-untyped]
 
     with Gradient(copy.deepcopy(model), _zennit_composite(composite), attr_output=_one_hot) as attributor:
         yield lambda x: attributor(x.detach().requires_grad_())
@@ -145,10 +145,10 @@ def zennit(model: nn.Module, composite: str) -> Iterator[Call]:
 def captum(model: nn.Module) -> Iterator[Call]:
     """Captum's LRP, whose default rule is epsilon, of the first class: the cost is that of any."""
     _mend_torchvision()
-    from captum.attr import LRP
+    from captum.attr import LRP  # type: ignore[import-untyped]
 
     explainer = LRP(copy.deepcopy(model))
-    yield lambda x: explainer.attribute(x, target=0)
+    yield lambda x: explainer.attribute(x.detach().requires_grad_(), target=0)
 
 
 def contestants() -> dict[str, Contestant]:

@@ -7,14 +7,13 @@ set, which only Linux lets a process reset and read.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.contestants import BOTH, FORWARD, contestants
@@ -38,6 +38,9 @@ ALLOCATORS: dict[str, dict[str, str]] = {
         "MALLOC_TOP_PAD_": str(64 << 20),
     },
 }
+# Every large block in pages of its own, so that the resident set is what is in use. By default glibc moves this
+# threshold as it goes, and the fragments it then leaves differ from run to run, even those of forward + backward.
+_EXACT = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 PEAK_LIMIT = 1.5  # of what forward + backward need beside the model
 _WARM_SIDE = 32  # pixels of the input at which every library loads what it loads at its first call
 _CALLS = 3  # before what is held is read
@@ -80,7 +83,7 @@ class Result:
         seconds: median time of a call, by allocator.
         ratios: median over rounds of its time in units of forward + backward, by allocator.
         limits: its budget in the same units, by allocator; None where there is no budget.
-        memory: peak and held, with the default allocator.
+        memory: peak and held.
         peak_ratio: the peak in units of that of forward + backward.
     """
 
@@ -108,7 +111,7 @@ def run(
     """
     kept = [name for name in contestants() if not names or name in (FORWARD, BOTH, *names)]
     times = {a: apart(timed, setting, rounds, kept, environment=ALLOCATORS[a]) for a in allocators}
-    memory = {name: apart(resident, setting, name) for name in times[allocators[0]]}
+    memory = {name: apart(resident, setting, name, environment=_EXACT) for name in times[allocators[0]]}
     return [_result(name, times, memory) for name in memory]
 
 
@@ -141,40 +144,38 @@ def apart(function: Callable[..., T], *args: Any, environment: Mapping[str, str]
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _prepared(setting: Setting) -> tuple[nn.Module, Tensor]:
+    if setting.threads:
+        torch.set_num_threads(setting.threads)
+    return networks.build(setting.network), networks.pictures(setting.batch, networks.find(setting.network).side)
 
 
 def timed(setting: Setting, rounds: int, names: Sequence[str]) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round, after one call each that is not counted."""
-    model = networks.build(setting.network)
-    x = networks.pictures(setting.batch, networks.find(setting.network).side)
+    """Seconds of each contestant in each round, after one call each that is not counted; in a process of its own.
+
+    One thread is measured by the processor's time, which other processes disturb less than the wall clock's.
+    """
+    model, x = _prepared(setting)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     chosen = [c for name, c in contestants().items() if name in names and c.serves(model)]
     seconds: dict[str, list[float]] = {c.name: [] for c in chosen}
-    with ExitStack() as stack, _threads(setting.threads):
+    with ExitStack() as stack:
         calls = {c.name: stack.enter_context(c.open(model)) for c in chosen}
         for call in calls.values():
             call(x)
         for _ in range(rounds):
             for name, call in calls.items():
-                start = time.perf_counter()
+                start = clock()
                 call(x)
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
 def resident(setting: Setting, name: str) -> Memory:
-    """Memory of one contestant; call it in a process of its own."""
-    model = networks.build(setting.network)
-    x = networks.pictures(setting.batch, networks.find(setting.network).side)
+    """Memory of one contestant, in a process of its own."""
+    model, x = _prepared(setting)
     known = contestants()
-    with known[name].open(model) as call, known[BOTH].open(model) as bare, _threads(setting.threads):
+    with known[name].open(model) as call, known[BOTH].open(model) as bare:
         bare(x)  # torch's own kernels for these shapes
         call(networks.pictures(1, _WARM_SIDE))  # what the contestant loads at its first call
         _tidy()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from headwater import methods
 from headwater import target as targets
+from headwater.arguments import Inputs, bounds_of, box, rule_bounds, slice_bounds
 from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
 from headwater.explanation import Explanation, leaves
 from headwater.propagate import ids as token_ids
@@ -22,7 +24,7 @@ from headwater.propagate.captures import Captures
 from headwater.propagate.composites import Composite, preset
 from headwater.propagate.engine import Propagation
 from headwater.propagate.plan import Plan, plan_calls
-from headwater.propagate.rules import Box, own_range
+from headwater.propagate.rules import Box
 from headwater.propagate.tags import product
 
 
@@ -45,8 +47,8 @@ def explain(
     """Explain which parts of an input carried a decision.
 
     Without more arguments this is LRP for the predicted class with one recipe that serves convolutional, recurrent and
-    transformer models: γ = 0.25 for convolutions, ε = 1e-6 for every other affine operator, AttnLRP for attention, constant gates
-    and divisors, secants for activations.
+    transformer models: γ = 0.25 for convolutions, ε = 1e-6 for every other affine operator, AttnLRP for attention,
+    constant gates and divisors, secants for activations.
 
     Args:
         model: a module or any function of tensors; it is left as it was.
@@ -61,7 +63,7 @@ def explain(
         batch_size: explain this many samples at a time.
         seed: for what is random (dropout under ``allow_training``).
         progress: show a progress bar; None shows one on a terminal where there are several batches.
-        differentiable: keep the graph, so that the relevance can be differentiated with respect to input and parameters.
+        differentiable: keep the graph, so that the relevance can be differentiated by input and parameters.
         allow_training: let dropout be active.
         squared: for ``method="sensitivity"``, the squared instead of the absolute gradient.
 
@@ -77,7 +79,7 @@ def explain(
     soundness.check_model(model, allow_training)
     inputs = Inputs.of(x)
     table = _composite(row, composite)
-    bounds = _rule_bounds(table) if bounds is None else bounds
+    bounds = rule_bounds(table) if bounds is None else bounds
     job = Job(model, row, table, bounds, ledger, tuple(layers), seed, differentiable, allow_training, squared)
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         if batch_size is None or batch_size >= inputs.samples:
@@ -87,7 +89,7 @@ def explain(
         starts = range(0, inputs.samples, batch_size)
         parts = []
         for i in _tracked(starts, progress):
-            part = replace(job, bounds=_slice_bounds(bounds, i, batch_size, inputs.samples))
+            part = replace(job, bounds=slice_bounds(bounds, i, batch_size, inputs.samples))
             parts.append(
                 part.run(inputs.slice(i, i + batch_size), _slice_target(target, i, batch_size, inputs.samples))
             )
@@ -121,97 +123,6 @@ def plan(
                 return plan_calls(engine, lambda: inputs.call(model, entered))
         finally:
             engine.close()
-
-
-@dataclass
-class Inputs:
-    """The arguments of the model, in order, with the names under which they are passed.
-
-    Attributes:
-        values: tensors and whatever else the model takes; ``names``: keywords, or None for positions.
-        single: the user passed one tensor, not a tuple or dict.
-    """
-
-    values: list[Any]
-    names: list[str] | None
-    single: bool
-
-    @staticmethod
-    def of(x: Any) -> Inputs:
-        """Check and normalize what the user passed.
-
-        Raises:
-            InvalidInput: no tensor, an empty batch, values that are not finite.
-        """
-        single = isinstance(x, Tensor)
-        names = [str(k) for k in x] if isinstance(x, Mapping) else None
-        if single:
-            values = [x]
-        elif isinstance(x, Mapping):
-            values = list(x.values())
-        elif isinstance(x, (tuple, list)):
-            values = list(x)
-        else:
-            raise InvalidInput(
-                f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first"
-            )
-        inputs = Inputs(values, names, single)
-        if not any(isinstance(v, Tensor) for v in values):
-            raise InvalidInput("x holds no tensor: pass the model's input tensors")
-        for i, value in enumerate(values):
-            if isinstance(value, Tensor):
-                inputs._check(i, value)
-        return inputs
-
-    def _check(self, i: int, value: Tensor) -> None:
-        label = "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
-        if not value.dim():
-            raise InvalidInput(f"{label} is a scalar: the first axis must hold the samples")
-        if not value.numel() and not value.shape[0]:
-            raise InvalidInput(f"{label} is an empty batch: pass at least one sample")
-        if self.explained(i) and value.is_floating_point() and not bool(value.isfinite().all()):
-            kind = "NaN" if bool(value.isnan().any()) else "infinity"
-            raise NonFinite(f"{label} holds {kind}: clean the input before explaining it")
-
-    @property
-    def samples(self) -> int:
-        return next(len(v) for v in self.values if isinstance(v, Tensor))
-
-    @property
-    def mask(self) -> Tensor | None:
-        """The attention mask among the inputs, for the last token of a sequence."""
-        if self.names and "attention_mask" in self.names:
-            value = self.values[self.names.index("attention_mask")]
-            return value if isinstance(value, Tensor) else None
-        return None
-
-    def explained(self, i: int) -> bool:
-        """Whether an argument is explained: masks, flags and what is no tensor are passed on as they are."""
-        value = self.values[i]
-        if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
-            return False
-        if self.names and "mask" in self.names[i].lower():
-            return False
-        if not value.is_floating_point() or self.single:
-            return True
-        # Only zeros and minus infinity: an additive mask.
-        return not (bool((value == -torch.inf).any()) and bool(((value == 0) | (value == -torch.inf)).all()))
-
-    def slice(self, start: int, stop: int) -> Inputs:
-        """The samples from ``start`` to ``stop``."""
-        n = self.samples
-        cut = [v[start:stop] if isinstance(v, Tensor) and len(v) == n else v for v in self.values]
-        return Inputs(cut, self.names, self.single)
-
-    def call(self, model: Callable[..., Any], values: Sequence[Any]) -> Any:
-        """The model on these values, passed as the user's were."""
-        return model(**dict(zip(self.names, values, strict=True))) if self.names is not None else model(*values)
-
-    def pack(self, parts: Sequence[Any]) -> Any:
-        """One value for each argument, shaped like what the user passed."""
-        if self.single:
-            return parts[0]
-        return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
 
 
 class _Regrouped(Exception):
@@ -274,14 +185,16 @@ class Job:
             with torch.no_grad():
                 inputs.call(self.model, inputs.values)
         except RuntimeError:
-            error.add_note("The model fails on this input without any explanation too: check its shape, type and device.")
+            error.add_note(
+                "The model fails on this input without any explanation too: check its shape, type and device."
+            )
 
     def _alone(self, inputs: Inputs, target: Any) -> Part:
         """Sample by sample, for rules that look at whole samples in a model that moves the sample axis."""
         n = inputs.samples
         parts = []
         for i in range(n):
-            job = replace(self, bounds=_slice_bounds(self.bounds, i, 1, n))
+            job = replace(self, bounds=slice_bounds(self.bounds, i, 1, n))
             parts.append(job.run(inputs.slice(i, i + 1), _slice_target(target, i, 1, n)))
         return Part.join(parts)
 
@@ -339,7 +252,7 @@ class Job:
                 continue
             low = high = None
             if boxed and value.is_floating_point():
-                low, high = _box(_part_of(self.bounds, inputs, i), value)
+                low, high = box(bounds_of(self.bounds, inputs, i), value)
             entered.append(engine.enter(value, low, high))
         return entered
 
@@ -347,8 +260,8 @@ class Job:
         tag = engine.own_tag(output)
         if self.method.complete and tag is not None and tag.gate == "softmax":
             warnings.warn(
-                "The model's output is a softmax, whose classes share one sum: a logit explains better (explain the model "
-                "without its softmax, or pass target=headwater.target.LogOdds(c) on logits).",
+                "The model's output is a softmax, whose classes share one sum: a logit explains better (explain the "
+                "model without its softmax, or pass target=headwater.target.LogOdds(c) on logits).",
                 HeadwaterWarning,
                 stacklevel=4,
             )
@@ -366,7 +279,9 @@ class Job:
                 parts = [self._result(*arrived[id(live)])]
             else:
                 entries = engine.ids[id(live)][1]
-                found_parts = [(self._result(*arrived[id(e.live)]), e.positions) for e in entries]
+                found_parts = [
+                    (self._result(*arrived[id(e.live)]), e.positions) for e in entries if e.positions is not None
+                ]
                 parts = [token_ids.gather(found_parts, value)] if found_parts else []
             relevance.append(parts[0] if parts else None)
         for r in leaves(tuple(relevance)):
@@ -401,7 +316,7 @@ class Job:
 
 
 def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor | None]:
-    """Walk back once; with a ledger once for each sample, so that its entries are exact whatever moves the batch axis."""
+    """Walk back once; with a ledger once for each sample: its entries are exact wherever the batch axis goes."""
     if not engine.ledger:
         return engine.gradients(scores.sum(), ends)
     totals: list[Tensor | None] = [None] * len(ends)
@@ -410,7 +325,8 @@ def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor |
             call.open_books()
         for i, factor in enumerate(engine.gradients(score, ends, retain=True)):
             if factor is not None:
-                totals[i] = factor if totals[i] is None else totals[i] + factor
+                before = totals[i]
+                totals[i] = factor if before is None else before + factor
     return totals
 
 
@@ -428,43 +344,6 @@ def _composite(row: methods.Method, composite: Composite | str | None) -> Compos
     return composite
 
 
-def _part_of(bounds: Any, inputs: Inputs, i: int) -> Any:
-    if isinstance(bounds, Mapping):
-        return bounds.get(inputs.names[i] if inputs.names else i)
-    return bounds
-
-
-def _rule_bounds(composite: Composite) -> tuple[Any, Any] | None:
-    """The bounds that a composite's own rule with a box brings."""
-    given = next((r for r in composite.rules if isinstance(r, Box) and r.low is not None), None)
-    return None if given is None else (given.low, given.high)
-
-
-def _box(bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the input as given, or each sample's own range (with a warning)."""
-    if bounds is None:
-        warnings.warn(
-            "A rule with a box but without bounds: each sample's own range per channel is used; pass bounds=(low, high).",
-            HeadwaterWarning,
-            stacklevel=6,
-        )
-        return own_range(x)
-    try:
-        low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
-        torch.broadcast_shapes(low.shape, high.shape, x.shape)
-    except (TypeError, ValueError, RuntimeError):
-        raise InvalidInput(
-            f"bounds must be (low, high), scalars or broadcastable to {tuple(x.shape)}, not {bounds!r}"
-        ) from None
-    slack = 1e-4 * (high - low).abs()
-    if bool(((x < low - slack) | (x > high + slack)).any()):
-        raise InvalidInput(
-            f"x reaches from {float(x.min()):.4g} to {float(x.max()):.4g}, outside its bounds "
-            f"{float(low.min()):.4g} to {float(high.max()):.4g}: pass the bounds of the values that the model gets"
-        )
-    return low, high
-
-
 def _unreached(inputs: Inputs, engine: Propagation) -> str:
     ids = [v for i, v in enumerate(inputs.values) if inputs.explained(i) and not v.is_floating_point()]
     if ids and not any(found for _, found in engine.ids.values()) and not engine.entries:
@@ -477,14 +356,6 @@ def _slice_target(target: Any, start: int, size: int, n: int) -> Any:
         return replace(target, c=_slice_target(target.c, start, size, n))
     one_each = isinstance(target, (Tensor, list, tuple)) and len(target) == n
     return target[start : start + size] if one_each else target
-
-
-def _slice_bounds(bounds: Any, start: int, size: int, n: int) -> Any:
-    if isinstance(bounds, Mapping):
-        return {k: _slice_bounds(v, start, size, n) for k, v in bounds.items()}
-    if bounds is None:
-        return None
-    return tuple(b[start : start + size] if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)
 
 
 def _cat(parts: list[Tensor | None]) -> Tensor | None:
@@ -502,8 +373,6 @@ def _join_targets(found: list[Any]) -> Any:
 def _tracked(starts: range, progress: bool | None) -> Any:
     if progress is False:
         return starts
-    import sys
-
     if progress is None and not sys.stderr.isatty():
         return starts
     from rich.console import Console

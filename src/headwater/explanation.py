@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headwater.errors import HeadwaterError, InvalidInput
+from headwater.propagate.ledger import Ledger, Row
 
 FORMAT = 1
 Nested = Any  # a tensor, or a tuple or dict of tensors and None, shaped like the explained input
@@ -22,8 +23,8 @@ class Explanation:
     """Which parts of an input carried a decision.
 
     Attributes:
-        relevance: shaped like the input (a tuple or dict where that is one); token ids have ``[N, T, D]``. For the methods
-            that are gradients it is the factor itself.
+        relevance: shaped like the input (a tuple or dict where that is one); token ids have ``[N, T, D]``. For the
+            methods that are gradients it is the factor itself.
         output: the explained scalar, ``[N]``.
         reference: ``[N]``, what a complete method sums down to.
         target: as resolved: classes ``[N]`` where classes were chosen.
@@ -48,7 +49,7 @@ class Explanation:
 
     @property
     def delta(self) -> Tensor | None:
-        """``(output - reference - Σ relevance) / |output - reference|``, ``[N]``; None for a method that is not complete."""
+        """``(output - reference - Σ relevance) / |output - reference|``, ``[N]``; None if a method is not complete."""
         if not self.complete:
             return None
         gap = self.output.detach() - self.reference
@@ -121,8 +122,6 @@ def load(path: str | Path) -> Explanation:
     """
     from safetensors import SafetensorError, safe_open
 
-    from headwater.propagate.ledger import Ledger, Row
-
     try:
         with safe_open(str(path), "pt") as file:
             header = (file.metadata() or {}).get("headwater")
@@ -139,12 +138,14 @@ def load(path: str | Path) -> Explanation:
     if rows is not None:
         ledger = Ledger(
             Row(
-                *row[:3],
+                layer,
+                operator,
+                rule,
                 tensors[f"ledger.{i}.incoming"],
                 tensors[f"ledger.{i}.outgoing"],
-                {cause: tensors[f"ledger.{i}.absorbed.{j}"] for j, cause in enumerate(row[3])},
+                {cause: tensors[f"ledger.{i}.absorbed.{j}"] for j, cause in enumerate(causes)},
             )
-            for i, row in enumerate(rows)
+            for i, (layer, operator, rule, causes) in enumerate(rows)
         )
     parts = {k: _unflatten(facts[k], tensors) for k in ("relevance", "inputs", "layers", "target")}
     return Explanation(

@@ -21,7 +21,8 @@ class Method:
     Attributes:
         name, abbreviation: as the papers' glossary has them; ``family``: the engine that runs it.
         source: where it comes from; ``needs``: what it needs of a model.
-        composite: the preset it runs with; ``result``: what of the walk it returns: "relevance", "factor", "absolute" or "square".
+        composite: the preset it runs with.
+        result: what of the walk it returns: "relevance", "factor" or "absolute".
         complete: its relevance sums to the explained score, up to what the ledger names.
     """
 
@@ -48,22 +49,36 @@ class Register(tuple[Method, ...]):
 
 _GRADIENT = "a differentiable model"
 _OPERATORS = "operators with a treatment"
+_RELU = "ReLU-like activations"
+
+
+def _relevance(name: str, abbreviation: str, source: str, composite: str, complete: bool = True) -> Method:
+    return Method(name, abbreviation, "propagate", source, _OPERATORS, composite, complete=complete)
+
+
+def _gradient(
+    name: str, abbreviation: str, source: str, composite: str = "gradient", result: str = "factor",
+    needs: str = _GRADIENT,
+) -> Method:  # fmt: skip
+    return Method(name, abbreviation, "propagate", source, needs, composite, result, complete=False)
+
+
 _METHODS = Register(
     (
-        Method("lrp", "LRP", "propagate", f"{LRP}; {REVIEW}", _OPERATORS),
-        Method("deep_taylor", "DTD", "propagate", f"Montavon et al. 2017; {REVIEW}; {THESIS}", _OPERATORS, "deep_taylor"),
-        Method("attnlrp", "AttnLRP", "propagate", "Achtibat et al.: AttnLRP, ICML 2024", _OPERATORS, "attnlrp"),
-        Method("cplrp", "CP-LRP", "propagate", "Ali et al.: XAI for Transformers, ICML 2022", _OPERATORS, "cplrp"),
-        Method("excitation_backprop", "EB", "propagate", f"Zhang et al. 2018; {REVIEW}", _OPERATORS, "excitation_backprop"),
-        Method(
-            "contrastive_excitation_backprop", "c-EB", "propagate", f"Zhang et al. 2018; {REVIEW}", _OPERATORS,
+        _relevance("lrp", "LRP", f"{LRP}; {REVIEW}", "default"),
+        _relevance("deep_taylor", "DTD", f"Montavon et al. 2017; {REVIEW}; {THESIS}", "deep_taylor"),
+        _relevance("attnlrp", "AttnLRP", "Achtibat et al.: AttnLRP, ICML 2024", "attnlrp"),
+        _relevance("cplrp", "CP-LRP", "Ali et al.: XAI for Transformers, ICML 2022", "cplrp"),
+        _relevance("excitation_backprop", "EB", f"Zhang et al. 2018; {REVIEW}", "excitation_backprop"),
+        _relevance(
+            "contrastive_excitation_backprop", "c-EB", f"Zhang et al. 2018; {REVIEW}",
             "contrastive_excitation_backprop", complete=False,
         ),
-        Method("gradient", "Grad", "propagate", f"Simonyan et al. 2014; {REVIEW}", _GRADIENT, "gradient", "factor", False),
-        Method("sensitivity", "SA", "propagate", f"{OVERVIEW}; {THESIS}", _GRADIENT, "gradient", "absolute", False),
-        Method("gradient_x_input", "GI", "propagate", f"Shrikumar et al. 2017; {REVIEW}", _GRADIENT, "gradient", complete=False),
-        Method("guided_backprop", "GB", "propagate", f"Springenberg et al. 2015; {THESIS}", "ReLU-like activations", "guided_backprop", "factor", False),
-        Method("deconvnet", "Deconv", "propagate", f"Zeiler and Fergus 2014; {REVIEW}", "ReLU-like activations", "deconvnet", "factor", False),
+        _gradient("gradient", "Grad", f"Simonyan et al. 2014; {REVIEW}"),
+        _gradient("sensitivity", "SA", f"{OVERVIEW}; {THESIS}", result="absolute"),
+        _gradient("gradient_x_input", "GI", f"Shrikumar et al. 2017; {REVIEW}", result="relevance"),
+        _gradient("guided_backprop", "GB", f"Springenberg et al. 2015; {THESIS}", "guided_backprop", needs=_RELU),
+        _gradient("deconvnet", "Deconv", f"Zeiler and Fergus 2014; {REVIEW}", "deconvnet", needs=_RELU),
     )
 )  # fmt: skip
 

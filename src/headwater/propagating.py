@@ -19,8 +19,8 @@ from headwater.propagate.tags import product
 class propagating:
     """A context in which models run under the rules of a composite.
 
-    Float tensors that are passed to a module inside become explained inputs; :meth:`relevance` tells how a result depends on them,
-    also under the rules that are no factor. ``torch.autograd.grad`` inside :meth:`walking` gives factors directly.
+    Float tensors that are passed to a module inside become explained inputs; :meth:`relevance` tells how a result
+    depends on them, also under the rules that are no factor.
 
     Args:
         composite: a preset's name or a :class:`headwater.Composite`.
@@ -39,16 +39,17 @@ class propagating:
         self._entered: dict[int, tuple[Tensor, Tensor]] = {}
         self._thread = threading.get_ident()
         self._hook: Any = None
-        self._depth = 0
 
     def __enter__(self) -> propagating:
         self._hook = register_module_forward_pre_hook(self._enter_inputs)
         self._grad = torch.enable_grad()
         self._grad.__enter__()
         self.engine.__enter__()
+        self.engine.walking = self.engine.retaining = True  # the gradient of anything is its factor
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.engine.walking = self.engine.retaining = False
         self.engine.__exit__(*error)
         self._grad.__exit__(*error)
         self._hook.remove()
@@ -66,7 +67,10 @@ class propagating:
         if value.requires_grad and not value.is_leaf:
             return value
         if id(value) not in self._entered:
-            self._entered[id(value)] = (value, self.engine.enter(value, *self.bounds))
+            # A leaf that requires grad stays the leaf, so that torch.autograd.grad finds its factor.
+            own = value.requires_grad and not value.is_inference()
+            live = self.engine.adopt(value, *self.bounds).live if own else self.engine.enter(value, *self.bounds)
+            self._entered[id(value)] = (value, live)
         return self._entered[id(value)][1]
 
     def relevance(self, x: Tensor, of: Tensor) -> Tensor:
@@ -87,10 +91,8 @@ class propagating:
         of = engine.materialize(of)
         engine.depth = engine.tag(of).depth
         live = self._entered[id(x)][1] if id(x) in self._entered else x
-        if id(live) in engine.ids:
-            entries = engine.ids[id(live)][1]
-        else:
-            entries = [e for e in engine.entries if e.live is live]
+        embedded = engine.ids.get(id(live))
+        entries = [e for e in engine.entries if e.live is live] if embedded is None else embedded[1]
         if not entries:
             return self._hidden(live, of)
         found = engine.arrived(engine.gradients(of.sum(), engine.ends(), retain=True))

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headwater.explain import Inputs, explain
+from headwater.arguments import Inputs
+from headwater.explain import explain
 from headwater.explanation import Explanation, leaves
 from headwater.propagate.composites import preset
+from headwater.target import select_output
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ def selfcheck(model: Callable[..., Any], x: Any, target: Any = None) -> Report:
         model, x, target: as for :func:`headwater.explain`.
 
     Returns:
-        A report, true where all checks passed: the ledger balances at every operator; where nothing is absorbed and no share
-        is split, LRP-0 equals gradient x input; a batch equals its samples; output, parameters, buffers, modes, hooks and
-        gradients are as before. Deviations are relative to ``|f| + Σ|R|``.
+        A report, true where all checks passed: the ledger balances at every operator; where nothing is absorbed and no
+        share is split, LRP-0 equals gradient x input; a batch equals its samples; output, parameters, buffers, modes,
+        hooks and gradients are as before. Deviations are relative to ``|f| + Σ|R|``.
 
     Raises:
         HeadwaterError: as :func:`headwater.explain`.
@@ -132,8 +134,6 @@ def _batch(model: Any, inputs: Inputs, target: Any, whole: Explanation, toleranc
 
 
 def _output(raw: Any) -> Tensor:
-    from headwater.target import select_output
-
     return select_output(raw).detach().clone()
 
 

@@ -1,8 +1,8 @@
 """What scalar is explained: a logit, log-odds, a margin, a token, a hidden neuron, or any function of the output.
 
-A target turns the model's output into one score per sample. ``None`` goes by the output's shape: ``[N]`` is the score itself; ``[N, C]``
-the largest class; ``[N, T, V]`` the likeliest token at the last unpadded position; ``[N, C, H, W]`` (or ``[N, C, D, H, W]``) the class that wins
-most pixels, summed over the pixels where it wins.
+A target turns the model's output into one score per sample. ``None`` goes by the output's shape: ``[N]`` is the score
+itself; ``[N, C]`` the largest class; ``[N, T, V]`` the likeliest token at the last unpadded position; ``[N, C, H, W]``
+(or ``[N, C, D, H, W]``) the class that wins most pixels, summed over the pixels where it wins.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LogOdds:
 
 @dataclass(frozen=True)
 class Margin:
-    """``z_a - z_b`` of ``[N, C]`` logits."""
+    """``z_a - z_b`` of ``[N, C]`` logits: why class ``a`` rather than class ``b``."""
 
     a: int
     b: int
@@ -69,7 +69,12 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Token:
-    """The logit of token ``id`` at ``position`` (negative counts from the end) of ``[N, T, V]``; ``id=None``: the likeliest."""
+    """The logit of one token, of ``[N, T, V]``.
+
+    Args:
+        position: along the second axis; negative counts from the end.
+        id: the token, or None for the likeliest one there.
+    """
 
     position: int = -1
     id: int | None = None

@@ -347,5 +347,10 @@ def distance_to_prototypes() -> Case:
 
 
 @other
+def larger_of_a_shifted_branch() -> Case:
+    return square(lambda m, v: torch.maximum(m.a(v) + 0.3, torch.minimum(1 - v, m.c(v))))
+
+
+@other
 def stacked_activations_in_place() -> Case:
     return between(lambda v: F.elu_(F.leaky_relu_(v, 0.2)).sigmoid_())

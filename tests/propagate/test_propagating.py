@@ -46,3 +46,15 @@ def test_ordinary_gradients_return_after_the_block() -> None:
         model(x)
     assert torch.overrides._get_current_function_mode_stack() == []
     assert_same(gradient_times_input(model, x), expected, 0.0)
+
+
+def test_inside_the_gradient_of_a_leaf_is_its_factor() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    x = torch.rand(2, 4, requires_grad=True)
+    with hw.propagating(composite="epsilon_plus") as p:
+        y = model(x)
+        (factor,) = torch.autograd.grad(y[:, 1].sum(), x, retain_graph=True)
+        relevance = p.relevance(x, of=y[:, 1])
+    assert torch.allclose(factor * x, relevance, atol=1e-6)
+    expected = hw.explain(model, x.detach(), target=1, composite="epsilon_plus").relevance
+    assert torch.allclose(relevance, expected, atol=1e-6)

@@ -1,116 +1,20 @@
-"""Affine operators: what a rule may ask of one call, whatever its spelling."""
+"""One affine call as a rule sees it, whatever its spelling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from headwater.errors import UnsupportedModel
-from headwater.propagate import places
+from headwater.propagate.maps import AnyMap, Map
 from headwater.propagate.rules import divide
-from headwater.propagate.tags import Kept, is_weight, product
+from headwater.propagate.tags import Kept, product
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
     from headwater.propagate.engine import Propagation
-
-
-class LinearMap:
-    """``z = x Wᵀ`` on the last axis; weight ``(out, in)``."""
-
-    inputs = -1  # the axis of the input's features
-
-    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
-        return torch.cat([x, y], -1), torch.cat([v, w], 1)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return F.linear(x, w)
-
-    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
-        return c.matmul(w)
-
-    def channels(self, z: Tensor) -> tuple[int, ...]:
-        return (-1,)
-
-    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
-        return t if t.shape == z.shape[-1:] else None
-
-    def scale(self, w: Tensor, s: Tensor) -> Tensor:
-        return w * s[:, None]
-
-
-class ConvMap:
-    """A batched (transposed) convolution of any dimension without bias; weight as torch has it."""
-
-    def __init__(self, stride: Any, padding: Any, dilation: Any, groups: int, output_padding: Any, transposed: bool):
-        self.options = (stride, padding, dilation, transposed, output_padding, groups)
-
-    inputs = 1
-
-    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
-        """As for linear maps; None where channels are grouped."""
-        transposed, groups = self.options[3], self.options[5]
-        return (torch.cat([x, y], 1), torch.cat([v, w], 0 if transposed else 1)) if groups == 1 else None
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return torch.convolution(x, w, None, *self.options)
-
-    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
-        # Only the shape of the input matters for its gradient; where its type will not do, a scalar stands in for it.
-        shape = like if like.dtype == c.dtype else c.new_empty(1).expand(like.shape)
-        mask = [True, False, False]
-        return torch.ops.aten.convolution_backward(c, shape, w, None, *self.options, mask)[0]  # type: ignore[no-any-return]
-
-    def channels(self, z: Tensor) -> tuple[int, ...]:
-        return (1, -1, *[1] * (z.dim() - 2))
-
-    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
-        alone = t.numel() == z.shape[1] and (t.shape[-z.dim() + 1 :] == z.shape[1:2] + (1,) * (z.dim() - 2))
-        return t.reshape(-1) if alone else None
-
-    def scale(self, w: Tensor, s: Tensor) -> Tensor:
-        transposed, groups = self.options[3], self.options[5]
-        if not transposed:
-            return w * s.view(-1, *[1] * (w.dim() - 1))
-        per_group = w.unflatten(0, (groups, -1)) * s.view(groups, 1, -1, *[1] * (w.dim() - 2))
-        return per_group.flatten(0, 1)
-
-
-class AnyMap:
-    """Any function linear in ``x`` and in ``w`` (einsum, a matrix product from the left); transposed by autograd."""
-
-    inputs = -1
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.forward = function
-
-    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
-        """None: which axes could be joined is unknown."""
-        return None
-
-    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = torch.zeros_like(like, requires_grad=True)
-            z = self.forward(x, w)
-        return torch.autograd.grad(z, x, c, create_graph=torch.is_grad_enabled())[0]
-
-    def channels(self, z: Tensor) -> tuple[int, ...]:
-        return (-1,)
-
-    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
-        return t if t.shape == z.shape[-1:] else None
-
-    def scale(self, w: Tensor, s: Tensor) -> Tensor | None:
-        return None  # no known axis of its weight is the channels'
-
-
-Map = LinearMap | ConvMap | AnyMap
 
 
 class Affine:
@@ -298,6 +202,7 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     else:
         call.is_affine = True
         call.depth += 1
+        engine.depth = max(engine.depth, call.depth)
         call.first = call.first or affine.source is not None
     first, call.first = call.first, False
     affine.origin.at_input = affine.origin.at_input or first
@@ -350,171 +255,3 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
         affine.folded = whole, (get_gradient_edge(out), whole._z)
         engine.folded.append(affine)
     return out
-
-
-# ---------------------------------------------------------------------- the calls
-
-
-def linear(engine: Propagation, call: Call) -> Any:
-    """``F.linear``."""
-    x, w, b = bind(call, "input weight bias", None, None, None)
-    if is_live(w) or is_live(b) or not is_live(x):
-        matrix = engine.redo(torch.matmul, x, engine.redo(torch.t, w))
-        return matrix if b is None else engine.redo(torch.add, matrix, b)
-    return treat(engine, call, Affine(call, LinearMap(), x, w, b))
-
-
-def convolution(engine: Propagation, call: Call) -> Any:
-    """``conv1d`` to ``conv3d`` and their transposes, with or without a batch axis."""
-    transposed = "transpose" in call.operator.name
-    names = "input weight bias stride padding " + (
-        "output_padding groups dilation" if transposed else "dilation groups"
-    )
-    defaults = (None, None, None, 1, 0, *((0, 1, 1) if transposed else (1, 1)))
-    x, w, b, stride, padding, *rest = bind(call, names, *defaults)
-    output_padding, groups, dilation = rest if transposed else (0, rest[1], rest[0])
-    if is_live(w) or not is_live(x):
-        if b is None:
-            return engine.product(call, [x, w])
-        out = engine.redo(
-            call.func, x, w, None, *call.args[3:], **{k: v for k, v in call.kwargs.items() if k != "bias"}
-        )
-        return engine.redo(torch.add, out, engine.redo(torch.Tensor.view, b, (-1, *[1] * (w.dim() - 2))))
-    n = w.dim() - 2
-    if x.dim() == w.dim() - 1:
-        batched = engine.redo(call.func, engine.redo(torch.unsqueeze, x, 0), *call.args[1:], **_without(call.kwargs))
-        return engine.redo(torch.squeeze, batched, 0)
-    stride, dilation, output_padding = _tuple(stride, n), _tuple(dilation, n), _tuple(output_padding, n)
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
-        if any(t % 2 for t in total):
-            sides = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
-            return engine.redo(call.func, engine.redo(F.pad, x, sides), w, b, stride, 0, dilation, groups)
-        padding = [t // 2 for t in total]
-    padding = [0] * n if padding == "valid" else _tuple(padding, n)
-    bias = None if b is None else b.view(1, -1, *[1] * n)
-    mapped = ConvMap(stride, padding, dilation, groups, output_padding, transposed)
-    return treat(engine, call, Affine(call, mapped, x, w, bias))
-
-
-def matmul(engine: Propagation, call: Call) -> Any:
-    """Matrix products: with weights an affine operator, with constants homogeneous, with live tensors a product."""
-    (a, b, *rest), kwargs = [*call.args, *call.kwargs.values()][: max(2, len(call.args))], call.kwargs
-    kwargs = {k: v for k, v in kwargs.items() if v is not b}
-    if is_live(a) and is_live(b):
-        return engine.product(call, [a, b])
-    x, w = (a, b) if is_live(a) else (b, a)
-    if not is_weight(w):
-        return engine.native(call)
-    if x is a and w.dim() == 2 and call.operator.name in ("matmul", "mm"):
-        return treat(engine, call, Affine(call, LinearMap(), x, w.t(), None))
-    func, left = call.func, x is a
-
-    def run(u: Tensor, v: Tensor) -> Tensor:
-        return func(*((u, v) if left else (v, u)), *rest, **kwargs)  # type: ignore[no-any-return]
-
-    return treat(engine, call, Affine(call, AnyMap(run), x, w, None))
-
-
-def einsum(engine: Propagation, call: Call) -> Any:
-    """``einsum`` and ``tensordot`` of any operands."""
-    operands = [t for t in _tensors(call.args)]
-    live = [t for t in operands if is_live(t)]
-    if len(live) > 1:
-        return engine.product(call, operands)
-    weights = [t for t in operands if is_weight(t)]
-    if len(weights) != 1 or len(operands) != 2:
-        return engine.native(call)
-    x, w, func, args, kwargs = live[0], weights[0], call.func, call.args, call.kwargs
-
-    def run(u: Tensor, v: Tensor) -> Tensor:
-        from headwater.propagate.nested import replace
-
-        return func(*replace(args, {id(x): u, id(w): v}), **kwargs)  # type: ignore[no-any-return]
-
-    return treat(engine, call, Affine(call, AnyMap(run), x, w, None))
-
-
-def addmm(engine: Propagation, call: Call) -> Any:
-    """``beta * bias + alpha * (a @ b)``: ``addmm``, ``addmv``, ``baddbmm``; a linear layer, or written as its parts."""
-    names = {"batch1": "mat1", "batch2": "mat2", "mat": "mat1", "vec": "mat2"}
-    call.kwargs = {names.get(k, k): v for k, v in call.kwargs.items()}
-    bias, a, b, beta, alpha = bind(call, "input mat1 mat2 beta alpha", None, None, None, 1, 1)
-    constants = not is_live(bias) and not is_live(b) and is_weight(b)
-    if (
-        is_live(a)
-        and constants
-        and beta == alpha == 1
-        and b.dim() == 2
-        and bias.dim() == 1
-        and call.operator.name == "addmm"
-    ):
-        return treat(engine, call, Affine(call, LinearMap(), a, b.t(), bias))
-    product_ = engine.redo(torch.matmul, a, b)
-    product_ = product_ if alpha == 1 else engine.redo(torch.mul, product_, alpha)
-    if beta == 0:
-        return product_
-    return engine.redo(torch.add, product_, bias if beta == 1 else engine.redo(torch.mul, bias, beta))
-
-
-def batch_norm(engine: Propagation, call: Call) -> Any:
-    """Batch norm with running statistics: a scale and a shift of each channel, folded where a rule minds signs."""
-    x, w, b, mean, var, training, _, eps, *_ = call.args
-    if training or mean is None:
-        where = places.describe_here(engine.model)
-        raise UnsupportedModel(f"Batch norm uses batch statistics {where}: call model.eval() before explaining.")
-    scale = (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
-    shift = -mean * scale if b is None else b - mean * scale
-    affine = engine.tag(x).affine
-    if affine is not None and (x.dim() == 2 or isinstance(affine.map, ConvMap)):  # else its channels are not axis 1
-        folded = fold(engine, call, x, scale, shift)
-        if folded is not None:
-            return folded
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    with torch.set_grad_enabled(engine.differentiable):
-        out = call.func(*call.args, **call.kwargs)
-
-    def walk(c: Tensor) -> list[Tensor]:
-        if engine.ledger:
-            call.book("bias", shift.view(shape) * c)
-        return [c * scale.view(shape)]
-
-    return engine.reroute(call, out, [x], walk, nonneg=False)
-
-
-def allow_training(engine: Propagation, what: str) -> None:
-    """Let a random layer act as in training where that was asked for, under the explanation's seed.
-
-    Raises:
-        UnsupportedModel: where it was not.
-    """
-    if not engine.allow_training:
-        raise UnsupportedModel(f"{what} {places.describe_here(engine.model)}: call model.eval() before explaining.")
-    engine.seed_now()
-
-
-def bind(call: Call, names: str, *defaults: Any) -> list[Any]:
-    """The values of named parameters of a call, however they were passed."""
-    values = list(call.args) + list(defaults[len(call.args) :])
-    for i, name in enumerate(names.split()):
-        if name in call.kwargs:
-            values[i] = call.kwargs[name]
-    return values
-
-
-def is_live(value: Any) -> bool:
-    """Whether an argument carries relevance."""
-    return isinstance(value, Tensor) and value.requires_grad and not is_weight(value)
-
-
-def _tuple(value: Any, n: int) -> list[int]:
-    items = [value] if isinstance(value, int) else list(value)
-    return items * n if len(items) == 1 else items
-
-
-def _tensors(args: Sequence[Any]) -> list[Tensor]:
-    return [t for a in args for t in (a if isinstance(a, (list, tuple)) else [a]) if isinstance(t, Tensor)]
-
-
-def _without(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in kwargs.items() if k != "input"}

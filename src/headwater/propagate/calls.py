@@ -12,7 +12,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from headwater.propagate.engine import Propagation
-    from headwater.propagate.operators import Operator
+    from headwater.propagate.kinds import Operator
 
 Walk = Callable[..., Sequence[Tensor | None]]
 Causes = Callable[[Sequence[Tensor | None], Sequence[Tensor | None]], None]
@@ -57,6 +57,15 @@ class Call:
     def release(self) -> None:
         """Drop every tensor: graph nodes, calls and engine would else form cycles that no collector sees."""
         self.args, self.kwargs, self.live = (), {}, []
+
+
+def bind(call: Call, names: str, *defaults: Any) -> list[Any]:
+    """The values of named parameters of a call, however they were passed."""
+    values = list(call.args) + list(defaults[len(call.args) :])
+    for i, name in enumerate(names.split()):
+        if name in call.kwargs:
+            values[i] = call.kwargs[name]
+    return values
 
 
 @dataclass

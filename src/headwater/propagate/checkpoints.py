@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch.utils import checkpoint
 
 _STATE = threading.local()
@@ -15,13 +16,13 @@ _ACTIVE = 0
 _ORIGINAL: dict[str, Any] = {}
 
 
-def _reentrant(function: Callable[..., Any]) -> Any:
+def _reentrant(function: type[torch.autograd.Function]) -> type:
     class Apply:
         """Stands where ``CheckpointFunction`` is looked up; elsewhere than in an explanation it is that class."""
 
         @staticmethod
         def apply(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-            return run(*args) if getattr(_STATE, "explaining", 0) else function.apply(run, preserve, *args)  # type: ignore[attr-defined]
+            return run(*args) if getattr(_STATE, "explaining", 0) else function.apply(run, preserve, *args)
 
     return Apply
 
@@ -36,18 +37,21 @@ def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
     return steps
 
 
+_STAND_INS: dict[str, Callable[[Any], Any]] = {
+    "CheckpointFunction": _reentrant,
+    "_checkpoint_without_reentrant_generator": _generator,
+}
+
+
 @contextlib.contextmanager
 def called_directly() -> Iterator[None]:
     """Within, checkpoints on this thread do not recompute: the mode cannot follow a second forward in the backward."""
     global _ACTIVE
     with _LOCK:
         if not _ACTIVE:
-            _ORIGINAL["CheckpointFunction"] = checkpoint.CheckpointFunction
-            _ORIGINAL["_checkpoint_without_reentrant_generator"] = checkpoint._checkpoint_without_reentrant_generator
-            checkpoint.CheckpointFunction = _reentrant(checkpoint.CheckpointFunction)  # type: ignore[assignment,misc]
-            checkpoint._checkpoint_without_reentrant_generator = _generator(  # type: ignore[assignment]
-                checkpoint._checkpoint_without_reentrant_generator
-            )
+            _ORIGINAL.update({name: getattr(checkpoint, name) for name in _STAND_INS})
+            for name, stand_in in _STAND_INS.items():
+                setattr(checkpoint, name, stand_in(_ORIGINAL[name]))
         _ACTIVE += 1
     _STATE.explaining = getattr(_STATE, "explaining", 0) + 1
     try:

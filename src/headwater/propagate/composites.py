@@ -1,8 +1,9 @@
 """Composites: a table from selector to rule, and the presets that the papers name.
 
-A selector is an operator class (``"conv"``, ``"linear"``, ``"affine"``, ``"attention"``, ...), an operator's name, ``"input"`` (the first
-affine operators reached from the explained input), ``"layer:<glob>"``, ``"depth:<from>-<to>"`` (fractions of the longest
-affine path from the input) or ``"default"``. The most specific row wins: layer, input, depth, operator, class, default.
+A selector is an operator class (``"conv"``, ``"linear"``, ``"affine"``, ``"attention"``, ...), an operator's name,
+``"input"`` (the first affine operators reached from the explained input), ``"layer:<glob>"``, ``"depth:<from>-<to>"``
+(fractions of the longest affine path from the input) or ``"default"``. The most specific row wins: layer, input, depth,
+operator, class, default.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.errors import InvalidComposite
 from headwater.propagate.filters import Filter
+from headwater.propagate.operators import names
 from headwater.propagate.rules import (
     CPLRP,
     AlphaBeta,
@@ -89,8 +91,6 @@ class Composite:
                 raise InvalidComposite(f"{selector!r}: fractions of the depth lie between 0 and 1, in order")
             self.depths.append((low, high, row))
         else:
-            from headwater.propagate.operators import names
-
             known = {*CLASSES, "input", "default", *names()}
             if selector not in known:
                 close = difflib.get_close_matches(selector, known, 3)

@@ -1,14 +1,14 @@
 """The propagation engine: the model's own forward runs, and every operator's backward becomes a rule.
 
-The relevance of a tensor is ``R = a * c``, activation times factor (review, Eq. 3 and Algorithm 8). The engine sees each
-torch call while the model runs, gives it the treatment of its class, and lets autograd walk the factors back.
+The relevance of a tensor is ``R = a * c``, activation times factor (review, Eq. 3 and Algorithm 8). The engine sees
+each torch call while the model runs, gives it the treatment of its class, and lets autograd walk the factors back.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,17 +16,17 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from headwater.errors import HeadwaterWarning, UnsupportedOperator
-from headwater.propagate import ids as token_ids
-from headwater.propagate import inplace, places, products, sources
-from headwater.propagate.calls import Call, Causes, Entry, Reroute, Walk
+from headwater.propagate import booking, constants, inplace, places, products, sources
+from headwater.propagate.calls import Call, Causes, Reroute, Walk
 from headwater.propagate.checkpoints import called_directly
 from headwater.propagate.composites import Composite
+from headwater.propagate.live import Live
 from headwater.propagate.nested import carries, flat, rebuild, replace, unique
-from headwater.propagate.operators import Operator, classify
-from headwater.propagate.tags import Keeper, Source, Tag, attach, is_weight, product, raw_tag
+from headwater.propagate.operators import classify
+from headwater.propagate.tags import Tag, attach, product
 
 
-class Propagation(TorchFunctionMode):
+class Propagation(Live, TorchFunctionMode):
     """Treats every torch call on live tensors (those that depend on the explained input) while it is active.
 
     Args:
@@ -55,11 +55,11 @@ class Propagation(TorchFunctionMode):
         isolate: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        self.composite, self.model = composite, model
-        self.ledger, self.differentiable, self.planning = ledger, differentiable, planning
+        super().__init__(composite, model, differentiable)
+        self.ledger, self.planning = ledger, planning
         self.allow_training, self.isolate, self.copying = allow_training, isolate or ledger, isolate
-        self._seed, self._randomness = seed, None
+        self._seed = seed
+        self._randomness: AbstractContextManager[None] | None = None
         self.walking = False
         self.retaining = False  # the graph will be walked again
         self.capturing = False  # relevance of hidden layers is asked for
@@ -68,116 +68,7 @@ class Propagation(TorchFunctionMode):
         self.regrouped = False  # samples may lie elsewhere by now
         self.calls: list[Call] = []
         self.folded: list[Any] = []
-        self.keeper = Keeper()
-        self.entries: list[Entry] = []
-        self.ids: dict[int, tuple[Tensor, list[Entry]]] = {}
-        self._detached: dict[int, tuple[Tensor, Tensor]] = {}
         self.names = places.layer_names(model) if ledger or planning or composite.needs_layers else None
-
-    # ------------------------------------------------------------------ inputs and what is live
-
-    def enter(self, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-        """Make ``x`` an explained input and return what to hand to the model in its place."""
-        x = x.clone() if x.is_inference() else x
-        if not x.is_floating_point():
-            alias = x.view_as(x)
-            tag = Tag(self, alias._version)
-            tag.ids = id(alias)
-            tag.positions = torch.arange(x.numel(), device=x.device).view(x.shape)
-            attach(alias, tag)
-            self.ids[id(alias)] = (alias, [])
-            return alias
-        return self.adopt(x if self.differentiable and x.requires_grad else x.detach().requires_grad_(), low, high).live
-
-    def adopt(self, leaf: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Entry:
-        """Count a tensor that requires grad as explained input."""
-        live = leaf.clone()  # the model may write to it
-        tag = Tag(self, live._version)
-        dummy = None
-        if self.composite.has_input_rules:
-            # A zero of stride zero costs no memory; its gradient is relevance, for rules that are no factor.
-            dummy = leaf.detach().new_zeros(()).expand(leaf.shape).requires_grad_()
-            self.mark(dummy)
-            tag.source = Source(dummy, low, high, None)
-        attach(live, tag)
-        entry = Entry(leaf, live, dummy)
-        self.entries.append(entry)
-        return entry
-
-    def tag(self, tensor: Tensor) -> Tag:
-        """The valid tag of a live tensor; what an in-place operator has made stale is forgotten."""
-        tag = self.own_tag(tensor)
-        if tag is None or tag.version != tensor._version:
-            tag = Tag(self, tensor._version, tag.depth if tag else 0, first=tag.first if tag else True)
-            attach(tensor, tag)
-        return tag
-
-    def own_tag(self, tensor: Tensor) -> Tag | None:
-        """The tag of a tensor, however old, if it is of this explanation."""
-        tag = raw_tag(tensor)
-        if tag is None and tensor._base is not None:  # a view regenerated by autograd after an in-place operator
-            tag = raw_tag(tensor._base)
-        return tag if tag is not None and tag.engine is self else None
-
-    def _current(self, tensor: Tensor) -> Tensor:
-        """An activation's result written to through a view of what stands for it: that one has the history."""
-        tag = self.own_tag(tensor)
-        if tag is not None and tag.materialized is not None and tag.version != tensor._version:
-            return tag.materialized
-        return tensor
-
-    def _is_live(self, tensor: Tensor) -> bool:
-        """Whether a tensor that requires grad is ours; raises where an operator that cannot be seen made it."""
-        tag = self.own_tag(tensor)
-        if tag is not None:
-            return not tag.weight
-        if tensor.is_leaf or is_weight(tensor) or not places.leads_to(tensor, [e.leaf for e in self.entries]):
-            return False
-        if not self.composite.plain:
-            raise UnsupportedOperator(places.unseen(tensor, self.model))
-        attach(tensor, Tag(self, tensor._version))
-        return True
-
-    def detached(self, constant: Tensor) -> Tensor:
-        """The same values without grad, so that requiring grad means live; made once per explanation."""
-        entry = self._detached.get(id(constant))
-        if entry is None:
-            alias = constant.detach().clone() if constant.is_inference() else constant.detach()
-            tag = Tag(self, alias._version)
-            tag.weight = is_weight(constant) or constant.requires_grad
-            attach(alias, tag)
-            entry = self._detached[id(constant)] = self._detached[id(alias)] = (constant, alias)
-        return entry[1]
-
-    def original(self, value: Any) -> Any:
-        """The model's own parameter behind a detached alias: some kernels choose their path by ``requires_grad``."""
-        entry = self._detached.get(id(value))
-        return value if entry is None else entry[0]
-
-    def hold(self, tensor: Tensor) -> Tensor:
-        """A constant while relevance walks (a gate, a divisor), its true derivative kept if that is asked for."""
-        if not self.differentiable:
-            return tensor.detach()
-        held: Tensor = Reroute.apply(self, lambda *cs: (), 1, tensor)
-        attach(held, Tag(self, held._version, self.tag(tensor).depth))
-        return held
-
-    def _admit(self, value: Any, live: list[Tensor]) -> Any:
-        """Collect live tensors of an argument; parameters enter detached unless derivatives are asked for."""
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                if self._is_live(value):
-                    value = self._current(value)
-                    live.append(value)
-                elif not self.differentiable:
-                    return self.detached(value)
-            elif value.is_inference():
-                return self.detached(value)
-            return value
-        if isinstance(value, (list, tuple)) and type(value) is not torch.Size:
-            items = [self._admit(v, live) for v in value]
-            return items if type(value) is list else rebuild(value, items)  # the model may add to its list later
-        return value
 
     # ------------------------------------------------------------------ one call
 
@@ -196,12 +87,12 @@ class Propagation(TorchFunctionMode):
         if operator.metadata:
             return func(*args, **(kwargs or {}))
         live: list[Tensor] = []
-        args = [self._admit(a, live) for a in args]
-        kwargs = {k: self._admit(v, live) for k, v in kwargs.items()} if kwargs else {}
+        args = [self.admit(a, live) for a in args]
+        kwargs = {k: self.admit(v, live) for k, v in kwargs.items()} if kwargs else {}
         if operator.random:
             self.seed_now()
         if not live:
-            return self._constant(operator, func, args, kwargs)
+            return constants.run(self, operator, func, args, kwargs)
         if not torch.is_grad_enabled():  # the model's own no_grad, or the forward of a custom autograd.Function
             return func(*args, **kwargs)
         if operator.body is not None:
@@ -244,8 +135,8 @@ class Propagation(TorchFunctionMode):
             rule = self.composite.row(call)
             if rule is not None:
                 return rule.local(self, call)
-            return call.operator.handler(self, call) if call.operator.checked else self.native(call)  # type: ignore[misc]
-        if call.operator.handler is None:
+            return call.operator.handler(self, call) if call.operator.checked else self.native(call)
+        if call.operator.kind == "unknown":
             return self.gap(call)
         out = call.operator.handler(self, call)
         if self.composite.has_input_rules:
@@ -265,52 +156,11 @@ class Propagation(TorchFunctionMode):
         call.status = "gap"
         return self.native(call)
 
-    def _constant(self, operator: Operator, func: Any, args: Any, kwargs: Any) -> Any:
-        """A call without a live tensor: run as it is; results of weights are weights, moved ids stay ids."""
-        tags = [tag for a in flat([args, list(kwargs.values())]) if (tag := raw_tag(a)) is not None or is_weight(a)]
-        if operator.inplace and args and isinstance(args[0], Tensor) and not args[0].is_inference():
-            self.keeper.preserve(args[0])
-        ids = next((t.ids for t in tags if t is not None and t.ids and t.engine is self), 0) if self.ids else 0
-        indexes_table = operator.name in ("getitem", "index_select") and args and is_weight(args[0])
-        if ids and (indexes_table or operator.name in ("embedding", "embedding_bag")):
-            if operator.body is not None:
-                return self.inside(operator.body, *args, **kwargs)
-            return self._embed(operator, ids, func, args, kwargs)
-        out = func(*args, **kwargs)
-        if not tags:
-            return out
-        target = args[0] if operator.inplace and args else out
-        for i, t in enumerate(flat([target])):
-            if t.is_inference():
-                continue
-            tag = Tag(self, t._version)
-            if ids and operator.moves_ids and not t.dtype.is_floating_point and t.dtype != torch.bool:
-                tag.ids, tag.positions = ids, token_ids.moved(operator, func, args, kwargs, t, i)
-            tag.weight = any(u is None or u.weight for u in tags) and not operator.inplace
-            if tag.ids or tag.weight:
-                attach(t, tag)
-        return out
-
-    def _embed(self, operator: Operator, ids: int, func: Any, args: Any, kwargs: Any) -> Any:
-        """Token ids are explained at their embedding: its output becomes an explained leaf."""
-        if operator.name == "embedding_bag":
-            return operator.handler(self, SimpleNamespace(args=args, kwargs=kwargs))
-        out = func(*args, **kwargs)  # F.embedding(ids, weight), torch.embedding(weight, ids)
-        looked_up = next(
-            t for t in flat([args, list(kwargs.values())]) if (tag := raw_tag(t)) is not None and tag.ids == ids
-        )
-        entry = self.adopt(out if out.requires_grad else out.detach().requires_grad_())
-        entry.positions = token_ids.positions_of(looked_up)
-        if operator.name == "getitem" and entry.positions.shape != out.shape[:-1]:
-            entry.positions = torch.full(out.shape[:-1], -1, device=out.device)
-        self.ids[ids][1].append(entry)
-        return entry.live
-
     def _materialize(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             if not value.requires_grad or self.own_tag(value) is None:
                 return value
-            value = self._current(value)
+            value = self.current(value)
             chain = self.tag(value).chain
             return chain.materialize(self, value) if chain is not None and chain.bent else value
         if isinstance(value, (list, tuple)) and type(value) is not torch.Size:
@@ -322,7 +172,7 @@ class Propagation(TorchFunctionMode):
 
     def materialize(self, tensor: Tensor) -> Tensor:
         """A live tensor, with the secant of its elementwise chain set where it has one."""
-        return self._materialize(tensor)  # type: ignore[no-any-return]
+        return self._materialize(tensor)
 
     def settle(self, call: Call) -> None:
         """Set the secants of the elementwise chains that end at this call."""
@@ -388,24 +238,8 @@ class Propagation(TorchFunctionMode):
             for t in call.live:
                 self.tag(t).viewed = True
         elif self.isolate:
-            return self.local(call, causes=causes or self._constants(call), nonneg=nonneg)
+            return self.local(call, causes=causes or booking.constant_share(self, call), nonneg=nonneg)
         return self.note(call, call.func(*call.args, **call.kwargs), nonneg)
-
-    def _constants(self, call: Call) -> Causes | None:
-        """What constants and parameters contribute to a sum or a join: its value with all live operands zero."""
-        if not call.operator.joins or not self.ledger:
-            return None
-
-        swap = {id(t): torch.zeros_like(t) for t in call.live}
-        share = call.func(*replace(call.args, swap), **{k: replace(v, swap) for k, v in call.kwargs.items()})
-        weights = any(is_weight(t) for t in flat([call.args]))
-        cause = "padding" if "pad" in call.operator.name else "parameter" if weights else "constant"
-
-        def causes(cs: Sequence[Tensor | None], factors: Sequence[Tensor | None]) -> None:
-            if cs[0] is not None:
-                call.book(cause, product(share, cs[0]))
-
-        return causes
 
     def local(
         self,
@@ -460,10 +294,6 @@ class Propagation(TorchFunctionMode):
         fresh.depth, fresh.first = tag.depth, tag.first
         return out
 
-    def mark(self, tensor: Tensor) -> None:
-        """Count a helper tensor (a dummy of the input) as ours."""
-        attach(tensor, Tag(self, tensor._version))
-
     def reroute(
         self,
         call: Call,
@@ -489,7 +319,7 @@ class Propagation(TorchFunctionMode):
         if self.copying:
             ends = [t.clone() for t in ends]
         if self.ledger:
-            walk = self._booked(call, walk, ends, inputs)
+            walk = booking.booked(self, call, walk, ends, inputs)
         receivers = inputs if dummy is None else [*inputs, dummy]
         results = Reroute.apply(self, walk, len(ends), *ends, *receivers)
         results = results if isinstance(results, tuple) else (results,)
@@ -498,26 +328,6 @@ class Propagation(TorchFunctionMode):
         fresh = iter(results)
         moved = [next(fresh) if isinstance(t, Tensor) and carries(t) else t for t in out]
         return self.note(call, rebuild(out, moved), nonneg)
-
-    def _booked(self, call: Call, walk: Walk, ends: Sequence[Tensor], inputs: Sequence[Tensor]) -> Walk:
-        values = [self.keeper.keep(t.detach()) for t in inputs]
-        results = [self.keeper.keep(t.detach()) for t in ends]
-
-        def booked(*cs: Tensor | None) -> Sequence[Tensor | None]:
-            call.reached = True
-            for y, c in zip(results, cs, strict=True):
-                if c is not None:
-                    call.incoming[-1] += float(product(y.value, c).double().sum())
-            factors = walk(*cs)
-            for x, c in zip(values, factors, strict=False):
-                if c is not None:
-                    call.outgoing[-1] += float(product(x.value, c.detach()).double().sum())
-            for relevance in factors[len(values) :]:
-                if relevance is not None:
-                    call.outgoing[-1] += float(relevance.detach().double().sum())
-            return factors
-
-        return booked
 
     def _filtered(self, call: Call, out: Tensor) -> Tensor:
         """Apply the filter of a composite's row to the relevance at this operator's output."""
@@ -555,42 +365,22 @@ class Propagation(TorchFunctionMode):
             inputs: tensors of the graph.
             retain: keep the graph for another walk.
         """
+        before = self.walking, self.retaining
         self.walking, self.retaining = True, retain or self.differentiable
         try:
             with torch.autograd.set_grad_enabled(self.differentiable):
-                return list(
-                    torch.autograd.grad(
-                        scalar,
-                        list(inputs),
-                        allow_unused=True,
-                        retain_graph=retain or self.differentiable,
-                        create_graph=self.differentiable,
-                    )  # fmt: skip
-                )
+                found = torch.autograd.grad(
+                    scalar, list(inputs), allow_unused=True, retain_graph=self.retaining,
+                    create_graph=self.differentiable,
+                )  # fmt: skip
+            return list(found)
         finally:
-            self.walking = False
+            self.walking, self.retaining = before
 
     def settled(self, tensor: Tensor) -> Tensor:
         """A result of the model, ready for the walk back; may be called while the mode is active."""
         with torch._C.DisableTorchFunction():
             return self.materialize(tensor)
-
-    def reaches(self, tensor: Tensor) -> bool:
-        """Whether a tensor depends on an explained input."""
-        return tensor.requires_grad and self._is_live(tensor)
-
-    def ends(self) -> list[Tensor]:
-        """What a walk back must reach: the explained leaves, then their dummies."""
-        return [e.leaf for e in self.entries] + [e.dummy for e in self.entries if e.dummy is not None]
-
-    def arrived(self, found: Sequence[Tensor | None]) -> dict[int, tuple[Entry, Tensor | None, Tensor | None]]:
-        """What a walk brought for :meth:`ends`: by the id of what the model got, the entry, its factor and relevance."""
-        n = len(self.entries)
-        extras = iter(found[n:])
-        return {
-            id(e.live): (e, factor, next(extras) if e.dummy is not None else None)
-            for e, factor in zip(self.entries, found[:n], strict=True)
-        }
 
     def close(self) -> None:
         """Release every tensor this engine holds, and the random generators."""
@@ -603,7 +393,4 @@ class Propagation(TorchFunctionMode):
         for affine in self.folded:
             affine.folded = None
         self.folded.clear()
-        self.keeper.clear()
-        self.entries.clear()
-        self.ids.clear()
-        self._detached.clear()
+        self.forget()

@@ -1,7 +1,7 @@
 """Filters on relevance during propagation (Tjoa and Guan 2020): what a composite's row may hold beside its rule.
 
-Each threshold is ``θ = α max|R|``, for every sample and tensor on its own. A filter returns the multiplier of the factor,
-so that relevance ``R`` becomes ``multiplier * R``; what it takes or adds is booked as absorbed by "filter".
+Each threshold is ``θ = α max|R|``, for every sample and tensor on its own. A filter returns the multiplier of the
+factor, so that relevance ``R`` becomes ``multiplier * R``; what it takes or adds is booked as absorbed by "filter".
 """
 
 from __future__ import annotations

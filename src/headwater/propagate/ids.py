@@ -10,7 +10,7 @@ from torch import Tensor
 from headwater.propagate.tags import raw_tag
 
 if TYPE_CHECKING:
-    from headwater.propagate.operators import Operator
+    from headwater.propagate.kinds import Operator
 
 _UNMOVED = {"to", "long", "int", "type", "clone", "contiguous", "clamp", "cpu", "cuda", "detach", "abs", "remainder"}
 _SCALARS = {"masked_fill": 2, "fill": 1, "setitem": 2}  # where a number may stand for an id that is no input's
@@ -24,20 +24,17 @@ def positions_of(tensor: Tensor) -> Tensor:
 
 
 def moved(operator: Operator, func: Any, args: list[Any], kwargs: dict[str, Any], out: Tensor, i: int) -> Tensor | None:
-    """Positions of the ids in ``out``, the ``i``-th result, found by doing to the positions what was done to the ids."""
+    """Positions of the ids in ``out``, the ``i``-th result: what was done to the ids is done to their positions."""
     if operator.name in _UNMOVED:
         return positions_of(args[0])
     args, kwargs = list(args), dict(kwargs)
     if operator.name in _SCALARS:
         at = _SCALARS[operator.name]
         args[at : at + 1] = [-1 if isinstance(a, (int, float)) else _positions(a) for a in args[at : at + 1]]
-    if operator.name in ("pad", "constant_pad_nd"):
-        args, kwargs = [args[0], args[1] if len(args) > 1 else kwargs["pad"], "constant", -1], {}
-        return (
-            func(positions_of(args[0]), *args[1:])
-            if operator.name == "pad"
-            else func(positions_of(args[0]), args[1], -1)
-        )
+    if operator.name == "pad":
+        return func(positions_of(args[0]), args[1] if len(args) > 1 else kwargs["pad"], "constant", -1)
+    if operator.name == "constant_pad_nd":
+        return func(positions_of(args[0]), args[1] if len(args) > 1 else kwargs["pad"], -1)
     if operator.joins and operator.name != "setitem":
         args = [_positions(a) for a in args]
     else:

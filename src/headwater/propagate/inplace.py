@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run_in_place(engine: Propagation, call: Call) -> Any:
     """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
     target = call.args[0]
-    # The explained input and a filter must see what is done; and so must a chain, an audit, a preset of plain gradients.
+    # The explained input and a filter must see what is done; so must a chain, an audit, a preset of plain gradients.
     at_input = engine.composite.has_input_rules and any(engine.tag(t).source is not None for t in call.live)
     filtered = engine.composite.has_filters and engine.composite.filter_at(call) is not None
     special = at_input or filtered or engine.bent(call.live) or engine.isolate or engine.composite.plain
@@ -38,11 +38,24 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
         call.shape = tuple(target.shape)
         _retag(engine, call, target)
         return out
+    beside = _beside(engine, call, target)
+    new = engine.treat(beside)
+    alone = not target._is_view() and not (target.requires_grad and engine.tag(target).viewed)
+    if not alone:  # views would follow the plain gradient of an activation, which stands in only for its secant
+        new = engine.materialize(new)
+    if not target._is_view():
+        target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
+    target.copy_(new)
+    call.shape = beside.shape = tuple(target.shape)
+    _retag(engine, call, target, engine.tag(new))
+    return target
+
+
+def _beside(engine: Propagation, call: Call, target: Tensor) -> Call:
+    """The same call on a copy of its target, not in place; it stands for the call in the ledger."""
+    old = target.clone()
     if target.requires_grad:
-        old = target.clone()
         attach(old, engine.tag(target).renewed(old._version))
-    else:
-        old = target.clone()
     swap = {id(target): old}
     beside = Call(
         engine, call.operator.functional(), functional(call.func), replace(call.args, swap),
@@ -54,16 +67,7 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
         engine.settle(beside)
     if engine.names is not None:
         engine.calls[-1] = beside
-    new = engine.treat(beside)
-    alone = not target._is_view() and not (target.requires_grad and engine.tag(target).viewed)
-    if not alone:  # views would follow the plain gradient of an activation, which stands in only for its secant
-        new = engine.materialize(new)
-    if not target._is_view():
-        target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
-    target.copy_(new)
-    call.shape = beside.shape = tuple(target.shape)
-    _retag(engine, call, target, engine.tag(new))
-    return target
+    return beside
 
 
 def _retag(engine: Propagation, call: Call, target: Tensor, like: Tag | None = None) -> None:

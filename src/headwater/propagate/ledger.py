@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from headwater.propagate.calls import Call
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,19 @@ def _total(row: Row) -> Tensor:
     return sum((amount.abs() for amount in row.absorbed.values()), torch.zeros_like(row.incoming))
 
 
-def collect(calls: Iterable[Any]) -> list[Row]:
+def collect(calls: Iterable[Call]) -> list[Row]:
     """Rows of the engine's calls that relevance reached, from the output back."""
     rows = []
     for call in reversed(list(calls)):
         if call.reached:
-            amounts = (torch.tensor(v, dtype=torch.float64) for v in (call.incoming, call.outgoing))
-            absorbed = {cause: torch.tensor(v, dtype=torch.float64) for cause, v in call.absorbed.items()}
-            rows.append(Row(call.layer, call.operator.name, call.rule_name, *amounts, absorbed))
+            incoming, outgoing = _amounts(call.incoming), _amounts(call.outgoing)
+            absorbed = {cause: _amounts(values) for cause, values in call.absorbed.items()}
+            rows.append(Row(call.layer, call.operator.name, call.rule_name, incoming, outgoing, absorbed))
     return rows
+
+
+def _amounts(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def join(ledgers: list[list[Row]]) -> list[Row]:
@@ -105,17 +112,17 @@ def join(ledgers: list[list[Row]]) -> list[Row]:
         first = next(row for row in same if row is not None)
         causes = {cause: None for row in same if row is not None for cause in row.absorbed}
         zeros = [torch.zeros(n, dtype=torch.float64) for n in sizes]
-        amounts = [
+        incoming, outgoing = (
             torch.cat([zero if row is None else getattr(row, side) for row, zero in zip(same, zeros, strict=True)])
             for side in ("incoming", "outgoing")
-        ]
+        )
         absorbed = {
             cause: torch.cat(
                 [zero if row is None else row.absorbed.get(cause, zero) for row, zero in zip(same, zeros, strict=True)]
             )
             for cause in causes
         }
-        joined.append(Row(first.layer, first.operator, first.rule, *amounts, absorbed))
+        joined.append(Row(first.layer, first.operator, first.rule, incoming, outgoing, absorbed))
     return joined
 
 

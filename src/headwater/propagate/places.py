@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,25 +22,25 @@ def layer_names(model: Any) -> dict[int, str]:
 
 def layer_here(names: dict[int, str]) -> str:
     """Name of the innermost module on this thread's call stack ("" for the model itself or none)."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_argcount and code.co_varnames[0] == "self" and not code.co_filename.startswith(_PACKAGE):
             module = frame.f_locals.get("self")
             if isinstance(module, nn.Module):
                 return names.get(id(module), type(module).__name__)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 
 def line_here() -> str:
     """``file:line`` of the innermost code that is neither torch's nor ours."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith((_PACKAGE, _TORCH)):
             return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "an unknown line"
 
 

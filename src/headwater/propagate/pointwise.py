@@ -1,8 +1,9 @@
 """Elementwise operators: chains of them become one function with one secant, wherever they were written.
 
-``0.5 * z * (1 + tanh(k * (z + a * z**3)))`` is one function of ``z``. Each elementwise call notes the function that leads
-from a *root* to its result; when another operator uses the result, its factor goes to the root by the secant from zero,
-``(f(z) - f(0)) / z``, and ``f(0)`` is absorbed. Homogeneous and affine chains need no secant: their gradient is right.
+``0.5 * z * (1 + tanh(k * (z + a * z**3)))`` is one function of ``z``. Each elementwise call notes the function that
+leads from a *root* to its result; when another operator uses the result, its factor goes to the root by the secant from
+zero, ``(f(z) - f(0)) / z``, and ``f(0)`` is absorbed. Homogeneous and affine chains need no secant: their gradient is
+right.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headwater.propagate.affine import fold, is_live
-from headwater.propagate.tags import Kept, product
+from headwater.propagate.affine import fold
+from headwater.propagate.tags import Kept, is_live, product
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
@@ -86,7 +87,8 @@ class Chain:
         tag = engine.tag(value)
         if tag.materialized is not None:
             return tag.materialized
-        call: Call = tag.call  # type: ignore[assignment]
+        call = tag.call
+        assert call is not None, "a chain ends at a call"
         kept = engine.keeper.keep(value if engine.differentiable else value.detach())
 
         def walk(c: Tensor) -> list[Tensor]:
@@ -141,7 +143,8 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     if name in ("mul", "div"):
         return engine.product(call, list(call.args[:2]), quotient=name == "div")
     engine.settle(call)
-    if _result_degree(engine, call) != BENT:
+    joint = len(call.live) > 1 and call.operator.degree != BENT  # a sum or a choice among live tensors
+    if joint or _result_degree(engine, call) != BENT:
         return engine.native(call)
     shape = torch.broadcast_shapes(*(a.shape for a in call.args if isinstance(a, Tensor)))
     if len(call.live) > 1 or call.live[0].shape == shape:
@@ -203,11 +206,8 @@ def _result_degree(engine: Propagation, call: Call) -> int:
 def _extend(engine: Propagation, call: Call) -> Any:
     first = call.live[0]
     degree = _result_degree(engine, call)
-    if degree == BENT:
-        # Nothing walks through this node, since every user gets the secant instead; it keeps the result live.
-        out = engine.note(call, call.func(*call.args, **call.kwargs))
-    else:
-        out = engine.native(call)
+    # Nothing walks through the node of a bent result, since every user gets the secant instead; it keeps it live.
+    out = engine.note(call, call.func(*call.args, **call.kwargs)) if degree == BENT else engine.native(call)
     if any(out is t for t in call.live):
         return out
     logarithm = call.operator.name in _LOGARITHMS or any(
@@ -238,7 +238,7 @@ def _replay(engine: Propagation, call: Call) -> Callable[[Tensor], Tensor]:
 
     def function(z: Tensor) -> Tensor:
         values = [a(z) if callable(a) and not isinstance(a, Tensor) else _like(a, z) for a in args]
-        return func(*values, **{k: _like(v, z) for k, v in kwargs.items()})  # type: ignore[no-any-return]
+        return func(*values, **{k: _like(v, z) for k, v in kwargs.items()})
 
     return function
 

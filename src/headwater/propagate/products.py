@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwater.propagate.affine import allow_training, batch_norm, bind, is_live
+from headwater.propagate.calls import bind
+from headwater.propagate.layers import batch_norm
+from headwater.propagate.nested import replace
 from headwater.propagate.rules import CPLRP
+from headwater.propagate.soundness import allow_training
+from headwater.propagate.tags import is_live
 from headwater.propagate.tags import product as relevance_of
 
 if TYPE_CHECKING:
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
 
 def product(engine: Propagation, call: Call, operands: Sequence[Any], quotient: bool = False) -> Any:
     """A product of operands: a gate or divisor is constant and the rest take all, else each of k takes 1/k."""
-    from headwater.propagate.nested import replace
-
     live = [t for t in operands if is_live(t)]
     nonneg = all(engine.tag(t).nonneg if is_live(t) else isinstance(t, (int, float)) and t >= 0 for t in operands)
     held = [operands[1]] if quotient and is_live(operands[1]) else _gates(engine, call, live)
@@ -115,9 +117,12 @@ def attention(engine: Propagation, call: Call) -> Any:
     twice = sum(1 for t in (query, key, value) if is_live(t)) > len(inputs)
     if twice or constant or (extra[4] and engine.ledger):
         return _written_out(engine, query, key, value, *extra[3:])
-    if not engine.ledger:
-        return engine.local(call, scales)
-    return engine.local(call, scales, causes=lambda cs, factors: _book(engine, call, extra, cs[0]))
+
+    def causes(cs: Sequence[Tensor | None], factors: Sequence[Tensor | None]) -> None:
+        if cs[0] is not None:
+            _book(call, extra, cs[0])
+
+    return engine.local(call, scales, causes=causes if engine.ledger else None)
 
 
 def _scores(
@@ -134,9 +139,10 @@ def _scores(
     return scores, added
 
 
-def _book(engine: Propagation, call: Call, bound: Sequence[Any], c: Tensor) -> None:
+def _book(call: Call, bound: Sequence[Any], c: Tensor) -> None:
     """Book what the softmax inside the fused kernel absorbs, from the attention matrix written out."""
-    query, key, value, mask, _, causal, scale, grouped = (a.detach() if isinstance(a, Tensor) else a for a in bound)
+    values: list[Any] = [a.detach() if isinstance(a, Tensor) else a for a in bound]
+    query, key, value, mask, _, causal, scale, grouped = values
     if grouped and key.shape[-3] != query.shape[-3]:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     scores, added = _scores(query, key, mask, causal, scale)
@@ -178,24 +184,24 @@ def _written_out(
     return redo(torch.matmul, weights, value)
 
 
+_NORMALIZERS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "layer_norm": ("input normalized_shape weight bias eps", (None, None, None, None, 1e-5)),
+    "rms_norm": ("input normalized_shape weight eps", (None, None, None, None)),
+    "group_norm": ("input num_groups weight bias eps", (None, None, None, None, 1e-5)),
+    "instance_norm": (
+        "input weight bias running_mean running_var use_input_stats momentum eps",
+        (None, None, None, None, None, True, 0.1, 1e-5),
+    ),
+}  # names and defaults of their arguments
+
+
 def normalizer(engine: Propagation, call: Call) -> Any:
-    """Layer, RMS, group and instance norm: ``y = (x - mean) / σ * w + b`` with ``σ`` held and the mean's gradient kept."""
+    """Layer, RMS, group and instance norm: ``y = (x - mean) / σ * w + b``, ``σ`` held, the mean's gradient kept."""
     name = call.operator.name
-    names, defaults = {
-        "layer_norm": ("input normalized_shape weight bias eps", (None, None, None, None, 1e-5)),
-        "rms_norm": ("input normalized_shape weight eps", (None, None, None, None)),
-        "group_norm": ("input num_groups weight bias eps", (None, None, None, None, 1e-5)),
-        "instance_norm": (
-            "input weight bias running_mean running_var use_input_stats momentum eps",
-            (None, None, None, None, None, True, 0.1, 1e-5),
-        ),
-    }[name]
+    names, defaults = _NORMALIZERS[name]
     bound = dict(zip(names.split(), bind(call, names, *defaults), strict=False))
     if name == "instance_norm" and not bound["use_input_stats"]:
-        order = ("input", "weight", "bias", "running_mean", "running_var")
-        call.args = [*(bound[k] for k in order), False, bound["momentum"], bound["eps"]]
-        call.func, call.kwargs = lambda *a: F.instance_norm(a[0], a[3], a[4], a[1], a[2], False, a[6], a[7]), {}
-        return batch_norm(engine, call)
+        return _fixed_instance_norm(engine, call, bound)
     x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
     if not is_live(x) or is_live(weight) or is_live(bias):
         return engine.gap(call)
@@ -205,17 +211,10 @@ def normalizer(engine: Propagation, call: Call) -> Any:
 
     def walk(c: Tensor) -> list[Tensor]:
         x = kept.value
-        if name in ("layer_norm", "rms_norm"):
-            shape, axes = x.shape, tuple(range(-len(bound["normalized_shape"]), 0))
-        else:
-            groups = bound["num_groups"] if name == "group_norm" else x.shape[1]
-            shape, axes = (x.shape[0], groups, -1), (2,)
-            if x.dim() == 2 and name == "instance_norm":
-                shape, axes = (x.shape[0], x.shape[1]), (1,)
-        per_channel = (
-            (1, -1, *[1] * (x.dim() - 2)) if "norm" in name and "layer" not in name and "rms" not in name else (-1,)
-        )
-        w, b = (None if t is None else t if axes[0] < 0 else t.view(per_channel) for t in (weight, bias))
+        shape, axes = _groups(name, x, bound)
+        # Layer and RMS norm have a weight for each value of their last axes, the others one for each channel.
+        per_channel = None if axes[0] < 0 else (1, -1, *[1] * (x.dim() - 2))
+        w, b = (t if t is None or per_channel is None else t.view(per_channel) for t in (weight, bias))
         if engine.ledger and b is not None:
             call.book("bias", b * c)
         eps = torch.finfo(x.dtype).eps if bound["eps"] is None else bound["eps"]
@@ -224,7 +223,26 @@ def normalizer(engine: Propagation, call: Call) -> Any:
     return engine.reroute(call, out, [x], walk)
 
 
-def _held_divisor(x: Tensor, c: Tensor, shape: Any, axes: tuple[int, ...], eps: float, centred: bool) -> Tensor:
+def _fixed_instance_norm(engine: Propagation, call: Call, bound: dict[str, Any]) -> Any:
+    """Instance norm with running statistics is a batch norm; the arguments are put into that one's order."""
+    order = ("input", "weight", "bias", "running_mean", "running_var")
+    call.args = [*(bound[k] for k in order), False, bound["momentum"], bound["eps"]]
+    call.func, call.kwargs = lambda *a: F.instance_norm(a[0], a[3], a[4], a[1], a[2], False, a[6], a[7]), {}
+    return batch_norm(engine, call)
+
+
+def _groups(name: str, x: Tensor, bound: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A shape for ``x`` and the axes of it over which mean and spread are taken."""
+    if name in ("layer_norm", "rms_norm"):
+        return tuple(x.shape), tuple(range(-len(bound["normalized_shape"]), 0))
+    if x.dim() == 2 and name == "instance_norm":
+        return (x.shape[0], x.shape[1]), (1,)
+    return (x.shape[0], bound["num_groups"] if name == "group_norm" else x.shape[1], -1), (2,)
+
+
+def _held_divisor(
+    x: Tensor, c: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], eps: float, centred: bool
+) -> Tensor:
     """Factor of ``x`` through ``(x - mean) / σ`` with ``σ`` constant."""
     grouped, c = x.reshape(shape), c.reshape(shape)
     wide = grouped.float() if grouped.dtype in (torch.float16, torch.bfloat16) else grouped

@@ -7,12 +7,13 @@ torch's own kernel, bit for bit; only the factors walk through the parts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from headwater.propagate.affine import allow_training
+from headwater.propagate.soundness import allow_training
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
@@ -159,7 +160,7 @@ def embedding_bag(engine: Propagation, call: Call) -> Any:
     redo = engine.redo
     rows = redo(torch.embedding, weight, indices)
     bounds = offsets.tolist() if include_last else [*offsets.tolist(), indices.shape[0]]
-    counts = torch.tensor([b - a for a, b in zip(bounds, bounds[1:], strict=False)], device=indices.device)
+    counts = torch.tensor([b - a for a, b in pairwise(bounds)], device=indices.device)
     bag = torch.repeat_interleave(torch.arange(len(counts), device=indices.device), counts)
     if padding is not None and padding >= 0:
         seen = indices != padding

@@ -49,7 +49,7 @@ class Rule:
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, and 0 where ``b`` is 0, in the derivative too. The first must be a temporary: it may be overwritten."""
+    """``a / b``, and 0 where ``b`` is 0, in the derivative too. ``a`` must be a temporary: it may be overwritten."""
     none = b == 0
     if torch.is_grad_enabled():
         return torch.where(none, torch.zeros_like(a), a / torch.where(none, torch.ones_like(b), b))
@@ -194,7 +194,7 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True)
 class ZPlus(Rule):
-    """z⁺: ``R_j = Σ_k (a_j w_jk)⁺ / Σ_j (a_j w_jk)⁺ R_k`` (thesis, Section 3; review, Section V-B); biases are ignored."""
+    """z⁺: ``R_j = Σ_k (a_j w_jk)⁺ / Σ_j (a_j w_jk)⁺ R_k``, without biases (thesis, Section 3; review, Section V-B)."""
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         total, relevance = op.positive_sum(), op.z * c
@@ -205,9 +205,10 @@ class ZPlus(Rule):
 
 @dataclass(frozen=True)
 class WinnerContrast(ZPlus):
-    """Contrastive excitation backprop: z⁺, and at the last affine operator the difference to the unit with negated weights.
+    """Contrastive excitation backprop: z⁺, and at the last affine operator the difference to the negated unit.
 
-    There ``R_j = Σ_k ((a_j w_jk)⁺ / z_k⁺ - (a_j w_jk)⁻ / z_k⁻) R_k``, which sums to zero.
+    That unit has the same weights with the other sign (Zhang et al. 2018):
+    ``R_j = Σ_k ((a_j w_jk)⁺ / z_k⁺ - (a_j w_jk)⁻ / z_k⁻) R_k``, which sums to zero.
     """
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
@@ -222,15 +223,14 @@ class WinnerContrast(ZPlus):
 
 @dataclass(frozen=True)
 class Box(Rule):
-    """z^B for inputs in a box: ``R_i = Σ_j (x_i w_ij - l_i w_ij⁺ - h_i w_ij⁻) / Σ_i (...) R_j`` (review, Section V-B; thesis,
-    Eq. 3.70); biases are ignored.
+    """z^B, for inputs in a box: ``R_i = Σ_j (x_i w_ij - l_i w_ij⁺ - h_i w_ij⁻) / Σ_i (...) R_j``, without biases.
 
-    Inputs that do not stem from the explained input (recurrent activations beside pixels) count with ``x_i w_ij⁺`` in the
-    same denominator.
+    Inputs that do not stem from the explained input (recurrent activations beside pixels) count with ``x_i w_ij⁺`` in
+    the same denominator. (Review, Section V-B; thesis, Eq. 3.70.)
 
     Args:
-        low, high: bounds broadcastable to the explained input; absent, those given to ``explain(bounds=...)``, else each
-            sample's own range per channel (axis 1), widened to hold 0.
+        low, high: bounds broadcastable to the explained input; absent, those given to ``explain(bounds=...)``, else
+            each sample's own range per channel (axis 1), widened to hold 0.
     """
 
     low: float | Tensor | None = None
@@ -314,8 +314,10 @@ class Flat(_WeightRule):
 
 @dataclass(frozen=True)
 class ByDomain(Rule):
-    """Deep Taylor's rule for the first layer, by the domain of its input: z^B where bounds are given, else for each sample z⁺
-    if it is non-negative and w² if it is not (thesis, Section 3; review, Section V-B)."""
+    """Deep Taylor's rule for the first layer, by the domain of its input (thesis, Section 3; review, Section V-B).
+
+    It is z^B where bounds are given, else for each sample z⁺ if it is non-negative and w² if it is not.
+    """
 
     at_input: ClassVar[bool] = True
 

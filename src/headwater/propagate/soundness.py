@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from headwater.errors import NonFinite, UnsupportedModel
 from headwater.propagate import places
+
+if TYPE_CHECKING:
+    from headwater.propagate.engine import Propagation
 
 _CHECKED: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, int], ...]] = weakref.WeakKeyDictionary()
 
@@ -44,6 +47,17 @@ def _check_training(where: str, module: nn.Module, allow_training: bool) -> None
         raise UnsupportedModel(f"{where} is dropout in training mode: call model.eval() before explaining.")
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         raise UnsupportedModel(f"{where} is batch norm in training mode: call model.eval() before explaining.")
+
+
+def allow_training(engine: Propagation, what: str) -> None:
+    """Let a random layer act as in training where that was asked for, under the explanation's seed.
+
+    Raises:
+        UnsupportedModel: where it was not.
+    """
+    if not engine.allow_training:
+        raise UnsupportedModel(f"{what} {places.describe_here(engine.model)}: call model.eval() before explaining.")
+    engine.seed_now()
 
 
 def _check_weights(model: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """The explained input on its way to the first affine operators.
 
-Rules that give relevance to inputs that are zero (z^B, w², flat) cannot speak in factors. Their relevance goes to a dummy
-that follows the input through views, padding, concatenation and elementwise affine preprocessing; the bounds follow too.
+Rules that give relevance to inputs that are zero (z^B, w², flat) cannot speak in factors. Their relevance goes to a
+dummy that follows the input through views, padding, concatenation and elementwise affine preprocessing; the bounds
+follow too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from headwater.propagate.nested import flat, replace
 from headwater.propagate.pointwise import BENT
 from headwater.propagate.tags import Source
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from headwater.propagate.calls import Call
     from headwater.propagate.engine import Propagation
 
-_SHIFTS = {"add", "sub", "rsub", "mul", "multiply", "div", "divide", "true_divide", "neg", "negative", "batch_norm"}
-_JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"}
+_SHIFTS = {"add", "sub", "rsub", "mul", "div", "neg", "batch_norm"}
+_JOINS = {"cat", "stack", "hstack", "vstack", "dstack", "column_stack"}
 
 
 def move(engine: Propagation, call: Call, out: Any) -> None:
@@ -41,15 +43,11 @@ def _outputs(out: Any) -> list[Tensor]:
 
 
 def _run(call: Call, swap: dict[int, Tensor], **changed: Any) -> list[Tensor]:
-    from headwater.propagate.nested import replace
-
     return _outputs(call.func(*replace(call.args, swap), **{k: replace(v, swap) for k, v in call.kwargs.items()}))
 
 
 def _move(engine: Propagation, call: Call, out: Any) -> None:
     """Views, padding and joins: do to dummy, bounds and mask what was done to the input."""
-    from headwater.propagate.nested import flat
-
     operands = [t for t in flat([call.args, list(call.kwargs.values())]) if t.dtype.is_floating_point]
     sources = {id(t): engine.tag(t).source if t.requires_grad else None for t in operands}
     partial = any(s is None or s.pixels is not None for s in sources.values()) or "pad" in call.operator.name

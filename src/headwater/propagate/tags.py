@@ -37,8 +37,8 @@ class Tag:
     """Facts about one live tensor, valid for the version of its values at which they were noted."""
 
     __slots__ = (
-        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "positions", "source",
-        "token", "version", "viewed", "weight",
+        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "positions",
+        "source", "token", "version", "viewed", "weight",
     )  # fmt: skip
 
     def __init__(self, engine: Any, version: int, depth: int = 0, *, first: bool = True, nonneg: bool = False) -> None:
@@ -83,6 +83,11 @@ def is_weight(tensor: Tensor) -> bool:
         return True
     tag = raw_tag(tensor)
     return tag is not None and tag.weight
+
+
+def is_live(value: Any) -> bool:
+    """Whether an argument carries relevance."""
+    return isinstance(value, Tensor) and value.requires_grad and not is_weight(value)
 
 
 class Kept:

@@ -1,0 +1,159 @@
+"""What the user passed: the arguments of the model, and the bounds of their values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
+from headwater.propagate.composites import Composite
+from headwater.propagate.rules import Box, own_range
+
+
+@dataclass
+class Inputs:
+    """The arguments of the model, in order, with the names under which they are passed.
+
+    Attributes:
+        values: tensors and whatever else the model takes; ``names``: keywords, or None for positions.
+        single: the user passed one tensor, not a tuple or dict.
+    """
+
+    values: list[Any]
+    names: list[str] | None
+    single: bool
+
+    @staticmethod
+    def of(x: Any) -> Inputs:
+        """Check and normalize what the user passed.
+
+        Raises:
+            InvalidInput: no tensor, an empty batch, values that are not finite.
+        """
+        single = isinstance(x, Tensor)
+        names = [str(k) for k in x] if isinstance(x, Mapping) else None
+        if single:
+            values = [x]
+        elif isinstance(x, Mapping):
+            values = list(x.values())
+        elif isinstance(x, (tuple, list)):
+            values = list(x)
+        else:
+            raise InvalidInput(
+                f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first"
+            )
+        inputs = Inputs(values, names, single)
+        if not any(isinstance(v, Tensor) for v in values):
+            raise InvalidInput("x holds no tensor: pass the model's input tensors")
+        for i, value in enumerate(values):
+            if isinstance(value, Tensor):
+                inputs._check(i, value)
+        return inputs
+
+    def _check(self, i: int, value: Tensor) -> None:
+        label = "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
+        if not value.dim():
+            raise InvalidInput(f"{label} is a scalar: the first axis must hold the samples")
+        if not value.numel() and not value.shape[0]:
+            raise InvalidInput(f"{label} is an empty batch: pass at least one sample")
+        if self.explained(i) and value.is_floating_point() and not bool(value.isfinite().all()):
+            kind = "NaN" if bool(value.isnan().any()) else "infinity"
+            raise NonFinite(f"{label} holds {kind}: clean the input before explaining it")
+
+    @property
+    def samples(self) -> int:
+        """How many samples the first axis of the tensors holds."""
+        return next(len(v) for v in self.values if isinstance(v, Tensor))
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The attention mask among the inputs, for the last token of a sequence."""
+        if self.names and "attention_mask" in self.names:
+            value = self.values[self.names.index("attention_mask")]
+            return value if isinstance(value, Tensor) else None
+        return None
+
+    def explained(self, i: int) -> bool:
+        """Whether an argument is explained: masks, flags and what is no tensor are passed on as they are."""
+        value = self.values[i]
+        if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
+            return False
+        if self.names and "mask" in self.names[i].lower():
+            return False
+        if not value.is_floating_point() or self.single:
+            return True
+        # Only zeros and minus infinity: an additive mask.
+        return not (bool((value == -torch.inf).any()) and bool(((value == 0) | (value == -torch.inf)).all()))
+
+    def slice(self, start: int, stop: int) -> Inputs:
+        """The samples from ``start`` to ``stop``."""
+        n = self.samples
+        cut = [v[start:stop] if isinstance(v, Tensor) and len(v) == n else v for v in self.values]
+        return Inputs(cut, self.names, self.single)
+
+    def call(self, model: Callable[..., Any], values: Sequence[Any]) -> Any:
+        """The model on these values, passed as the user's were."""
+        return model(**dict(zip(self.names, values, strict=True))) if self.names is not None else model(*values)
+
+    def pack(self, parts: Sequence[Any]) -> Any:
+        """One value for each argument, shaped like what the user passed."""
+        if self.single:
+            return parts[0]
+        return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
+
+
+def rule_bounds(composite: Composite) -> tuple[Any, Any] | None:
+    """The bounds that a composite's own rule with a box brings."""
+    given = next((r for r in composite.rules if isinstance(r, Box) and r.low is not None), None)
+    return None if given is None else (given.low, given.high)
+
+
+def bounds_of(bounds: Any, inputs: Inputs, i: int) -> Any:
+    """The bounds of one argument, where they were passed by name or position, else those of all."""
+    if isinstance(bounds, Mapping):
+        return bounds.get(inputs.names[i] if inputs.names else i)
+    return bounds
+
+
+def box(bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the input as given, or each sample's own range (with a warning), as tensors broadcastable to ``x``.
+
+    Raises:
+        InvalidInput: bounds that do not fit ``x``, or that its values exceed.
+    """
+    if bounds is None:
+        warnings.warn(
+            "A rule with a box but without bounds: each sample's own range per channel is used; "
+            "pass bounds=(low, high).",
+            HeadwaterWarning,
+            stacklevel=6,
+        )
+        return own_range(x)
+    try:
+        low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
+        torch.broadcast_shapes(low.shape, high.shape, x.shape)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidInput(
+            f"bounds must be (low, high), scalars or broadcastable to {tuple(x.shape)}, not {bounds!r}"
+        ) from None
+    slack = 1e-4 * (high - low).abs()
+    if bool(((x < low - slack) | (x > high + slack)).any()):
+        raise InvalidInput(
+            f"x reaches from {float(x.min()):.4g} to {float(x.max()):.4g}, outside its bounds "
+            f"{float(low.min()):.4g} to {float(high.max()):.4g}: pass the bounds of the values that the model gets"
+        )
+    return low, high
+
+
+def slice_bounds(bounds: Any, start: int, size: int, n: int) -> Any:
+    """The bounds of ``size`` samples from ``start``, where there is one for each of ``n`` samples."""
+    if isinstance(bounds, Mapping):
+        return {k: slice_bounds(v, start, size, n) for k, v in bounds.items()}
+    if bounds is None:
+        return None
+    return tuple(b[start : start + size] if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)

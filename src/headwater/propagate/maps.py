@@ -1,0 +1,103 @@
+"""Linear maps ``z = w x`` as rules need them: with any input or weight, transposed, and scaled by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LinearMap:
+    """``z = x Wᵀ`` on the last axis; weight ``(out, in)``."""
+
+    inputs = -1  # the axis of the input's features
+
+    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
+        return torch.cat([x, y], -1), torch.cat([v, w], 1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.linear(x, w)
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        return c.matmul(w)
+
+    def channels(self, z: Tensor) -> tuple[int, ...]:
+        return (-1,)
+
+    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
+        return t if t.shape == z.shape[-1:] else None
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        return w * s[:, None]
+
+
+class ConvMap:
+    """A batched (transposed) convolution of any dimension without bias; weight as torch has it."""
+
+    def __init__(self, stride: Any, padding: Any, dilation: Any, groups: int, output_padding: Any, transposed: bool):
+        self.options = (stride, padding, dilation, transposed, output_padding, groups)
+
+    inputs = 1
+
+    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """As for linear maps; None where channels are grouped."""
+        transposed, groups = self.options[3], self.options[5]
+        return (torch.cat([x, y], 1), torch.cat([v, w], 0 if transposed else 1)) if groups == 1 else None
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return torch.convolution(x, w, None, *self.options)
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        # Only the shape of the input matters for its gradient; where its type will not do, a scalar stands in for it.
+        shape = like if like.dtype == c.dtype else c.new_empty(1).expand(like.shape)
+        mask = [True, False, False]
+        return torch.ops.aten.convolution_backward(c, shape, w, None, *self.options, mask)[0]
+
+    def channels(self, z: Tensor) -> tuple[int, ...]:
+        return (1, -1, *[1] * (z.dim() - 2))
+
+    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
+        alone = t.numel() == z.shape[1] and (t.shape[-z.dim() + 1 :] == z.shape[1:2] + (1,) * (z.dim() - 2))
+        return t.reshape(-1) if alone else None
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        transposed, groups = self.options[3], self.options[5]
+        if not transposed:
+            return w * s.view(-1, *[1] * (w.dim() - 1))
+        per_group = w.unflatten(0, (groups, -1)) * s.view(groups, 1, -1, *[1] * (w.dim() - 2))
+        return per_group.flatten(0, 1)
+
+
+class AnyMap:
+    """Any function linear in ``x`` and in ``w`` (einsum, a matrix product from the left); transposed by autograd."""
+
+    inputs = -1  # the last axis, where rules look for features
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.forward = function
+
+    def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """None: which axes could be joined is unknown."""
+        return None
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = torch.zeros_like(like, requires_grad=True)
+            z = self.forward(x, w)
+        return torch.autograd.grad(z, x, c, create_graph=torch.is_grad_enabled())[0]
+
+    def channels(self, z: Tensor) -> tuple[int, ...]:
+        return (-1,)
+
+    def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
+        return t if t.shape == z.shape[-1:] else None
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor | None:
+        return None  # no known axis of its weight is the channels'
+
+
+Map = LinearMap | ConvMap | AnyMap
