@@ -302,6 +302,7 @@ class Propagation(Live, TorchFunctionMode):
         walk: Walk,
         nonneg: bool | None = None,
         dummy: Tensor | None = None,
+        alias: bool = False,
     ) -> Any:
         """Give the outputs of a call a backward of our own.
 
@@ -312,11 +313,12 @@ class Propagation(Live, TorchFunctionMode):
             walk: maps the factors of the outputs to those of ``inputs`` and, last, the relevance of ``dummy``.
             nonneg: overrides the operator's policy.
             dummy: takes relevance instead of a factor.
+            alias: the result must share the memory of ``out``, since it stands for it.
         """
         ends = [t for t in flat([out]) if carries(t)]
         if not self.differentiable:
             ends = [t.detach() for t in ends]
-        if self.copying:
+        if self.copying and not alias:
             ends = [t.clone() for t in ends]
         if self.ledger:
             walk = booking.booked(self, call, walk, ends, inputs)

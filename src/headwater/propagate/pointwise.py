@@ -94,7 +94,7 @@ class Chain:
         def walk(c: Tensor) -> list[Tensor]:
             return [self._walk(engine, call, kept.value, c)]
 
-        out: Tensor = engine.reroute(call, value, [self.root.value], walk)
+        out: Tensor = engine.reroute(call, value, [self.root.value], walk, alias=True)
         fresh = engine.tag(out)
         fresh.depth, fresh.first, fresh.nonneg = tag.depth, tag.first, tag.nonneg
         fresh.gate = "sigmoid" if self.is_gate() else None
