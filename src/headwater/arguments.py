@@ -90,11 +90,15 @@ class Inputs:
         # Only zeros and minus infinity: an additive mask.
         return not (bool((value == -torch.inf).any()) and bool(((value == 0) | (value == -torch.inf)).all()))
 
-    def slice(self, start: int, stop: int) -> Inputs:
-        """The samples from ``start`` to ``stop``."""
+    def select(self, rows: Tensor) -> Inputs:
+        """The samples at these indices, ``[M]``; one may occur several times."""
         n = self.samples
-        cut = [v[start:stop] if isinstance(v, Tensor) and len(v) == n else v for v in self.values]
-        return Inputs(cut, self.names, self.single)
+        chosen = [_rows(v, rows) if isinstance(v, Tensor) and v.dim() and len(v) == n else v for v in self.values]
+        return Inputs(chosen, self.names, self.single)
+
+    def replaced(self, values: Sequence[Any]) -> Inputs:
+        """Other values in the place of these."""
+        return Inputs(list(values), self.names, self.single)
 
     def call(self, model: Callable[..., Any], values: Sequence[Any]) -> Any:
         """The model on these values, passed as the user's were."""
@@ -150,10 +154,18 @@ def box(bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def slice_bounds(bounds: Any, start: int, size: int, n: int) -> Any:
-    """The bounds of ``size`` samples from ``start``, where there is one for each of ``n`` samples."""
+def select_bounds(bounds: Any, rows: Tensor, n: int) -> Any:
+    """The bounds of the samples at these indices, where there is one for each of ``n`` samples."""
     if isinstance(bounds, Mapping):
-        return {k: slice_bounds(v, start, size, n) for k, v in bounds.items()}
+        return {k: select_bounds(v, rows, n) for k, v in bounds.items()}
     if bounds is None:
         return None
-    return tuple(b[start : start + size] if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)
+    return tuple(_rows(b, rows) if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)
+
+
+def _rows(value: Tensor, rows: Tensor) -> Tensor:
+    """A view where the rows follow each other, else a copy."""
+    first, count = int(rows[0]), len(rows)
+    if int(rows[-1]) - first == count - 1 and bool((rows.diff() == 1).all()):
+        return value[first : first + count]
+    return value[rows.to(value.device)]

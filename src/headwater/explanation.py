@@ -33,6 +33,7 @@ class Explanation:
         inputs: what was explained, detached, shaped like ``relevance``.
         layers: relevance of the outputs of the modules asked for.
         ledger: what each operator absorbed, or None.
+        details: what else the method found, by name (a standard error, scores of features, the quality of a fit).
     """
 
     relevance: Nested
@@ -45,6 +46,7 @@ class Explanation:
     inputs: Nested = None
     layers: dict[str, Any] = field(default_factory=dict)
     ledger: Any = None
+    details: dict[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
     @property
@@ -92,7 +94,7 @@ class Explanation:
 
         tensors: dict[str, Tensor] = {"output": self.output, "reference": self.reference}
         shape: dict[str, Any] = {}
-        for name in ("relevance", "inputs", "layers"):
+        for name in ("relevance", "inputs", "layers", "details"):
             shape[name] = _flatten(name, getattr(self, name), tensors)
         shape["target"] = _flatten("target", _plain_target(self.target), tensors)
         rows = []
@@ -147,7 +149,7 @@ def load(path: str | Path) -> Explanation:
             )
             for i, (layer, operator, rule, causes) in enumerate(rows)
         )
-    parts = {k: _unflatten(facts[k], tensors) for k in ("relevance", "inputs", "layers", "target")}
+    parts = {k: _unflatten(facts[k], tensors) for k in ("relevance", "inputs", "layers", "details", "target")}
     return Explanation(
         output=tensors["output"], reference=tensors["reference"], ledger=ledger, method=facts["method"],
         composite=facts["composite"], complete=facts["complete"], sources=tuple(facts["sources"]), **parts,

@@ -1,39 +1,14 @@
-"""The register of methods: a name, what it is composed of, and where it comes from."""
+"""The register of methods: every method of the papers, by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
+from headwater import propagated
+from headwater.answer import Answer
 from headwater.errors import InvalidInput
-
-REVIEW = (
-    "Samek, Montavon, Lapuschkin, Anders, Müller: Explaining Deep Neural Networks and Beyond, Proc. IEEE 109(3), 2021"
-)
-OVERVIEW = "Samek, Wiegand, Müller: Explainable Artificial Intelligence, ITU Journal 1(1), 2018"
-THESIS = "Chormai: Designing Recurrent Neural Networks for Explainability, TU Berlin, 2018"
-LRP = "Bach et al.: On Pixel-Wise Explanations for Non-Linear Classifier Decisions by LRP, PLoS ONE 10(7), 2015"
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method of explanation.
-
-    Attributes:
-        name, abbreviation: as the papers' glossary has them; ``family``: the engine that runs it.
-        source: where it comes from; ``needs``: what it needs of a model.
-        composite: the preset it runs with.
-        result: what of the walk it returns: "relevance", "factor" or "absolute".
-        complete: its relevance sums to the explained score, up to what the ledger names.
-    """
-
-    name: str
-    abbreviation: str
-    family: str
-    source: str
-    needs: str
-    composite: str = "default"
-    result: str = "relevance"
-    complete: bool = True
+from headwater.method import Method
+from headwater.question import Question, resolve
 
 
 class Register(tuple[Method, ...]):
@@ -47,40 +22,7 @@ class Register(tuple[Method, ...]):
     __repr__ = __str__
 
 
-_GRADIENT = "a differentiable model"
-_OPERATORS = "operators with a treatment"
-_RELU = "ReLU-like activations"
-
-
-def _relevance(name: str, abbreviation: str, source: str, composite: str, complete: bool = True) -> Method:
-    return Method(name, abbreviation, "propagate", source, _OPERATORS, composite, complete=complete)
-
-
-def _gradient(
-    name: str, abbreviation: str, source: str, composite: str = "gradient", result: str = "factor",
-    needs: str = _GRADIENT,
-) -> Method:  # fmt: skip
-    return Method(name, abbreviation, "propagate", source, needs, composite, result, complete=False)
-
-
-_METHODS = Register(
-    (
-        _relevance("lrp", "LRP", f"{LRP}; {REVIEW}", "default"),
-        _relevance("deep_taylor", "DTD", f"Montavon et al. 2017; {REVIEW}; {THESIS}", "deep_taylor"),
-        _relevance("attnlrp", "AttnLRP", "Achtibat et al.: AttnLRP, ICML 2024", "attnlrp"),
-        _relevance("cplrp", "CP-LRP", "Ali et al.: XAI for Transformers, ICML 2022", "cplrp"),
-        _relevance("excitation_backprop", "EB", f"Zhang et al. 2018; {REVIEW}", "excitation_backprop"),
-        _relevance(
-            "contrastive_excitation_backprop", "c-EB", f"Zhang et al. 2018; {REVIEW}",
-            "contrastive_excitation_backprop", complete=False,
-        ),
-        _gradient("gradient", "Grad", f"Simonyan et al. 2014; {REVIEW}"),
-        _gradient("sensitivity", "SA", f"{OVERVIEW}; {THESIS}", result="absolute"),
-        _gradient("gradient_x_input", "GI", f"Shrikumar et al. 2017; {REVIEW}", result="relevance"),
-        _gradient("guided_backprop", "GB", f"Springenberg et al. 2015; {THESIS}", "guided_backprop", needs=_RELU),
-        _gradient("deconvnet", "Deconv", f"Zeiler and Fergus 2014; {REVIEW}", "deconvnet", needs=_RELU),
-    )
-)  # fmt: skip
+_METHODS = Register((*propagated.ROWS,))
 
 
 def methods() -> Register:
@@ -98,3 +40,28 @@ def find(name: str) -> Method:
         if name in (method.name, method.abbreviation):
             return method
     raise InvalidInput(f"Unknown method {name!r}: choose from {', '.join(m.name for m in _METHODS)}")
+
+
+def answer(method: Method, question: Question, options: dict[str, Any]) -> Answer:
+    """Run a method on a question.
+
+    Raises:
+        InvalidInput: for options that the method does not have, and for what it cannot give (a ledger, say); the text
+            says which it has.
+    """
+    if method.run is None:
+        raise InvalidInput(f"{method.name!r} is no single explanation: it is run by {method.call}")
+    unknown = [name for name in options if name not in method.options]
+    if unknown:
+        own = ", ".join(f"{k}={v!r}" for k, v in method.options.items()) or "none"
+        raise InvalidInput(f"Method {method.name!r} has no option {unknown[0]!r}; its options: {own}")
+    if question.composite is not None:
+        if not method.rules:
+            raise InvalidInput(f"Method {method.name!r} takes no composite; it is defined by its own")
+        resolve(question.composite)
+    if method.family != "propagate":
+        for name in ("ledger", "layers", "differentiable"):
+            if getattr(question, name):
+                able = "methods of the family propagate, such as 'lrp'"
+                raise InvalidInput(f"Method {method.name!r} has no {name}=: only {able} have")
+    return method.run(question, **options)

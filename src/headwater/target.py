@@ -73,16 +73,29 @@ class Token:
 
     Args:
         position: along the second axis; negative counts from the end.
-        id: the token, or None for the likeliest one there.
+        id: the token (or one for each sample), or None for the likeliest one there.
     """
 
     position: int = -1
-    id: int | None = None
+    id: int | Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Sum:
     """The sum of a sample's whole output."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A class summed over chosen places, of ``[N, C, H, W]`` (or ``[N, C, D, H, W]``).
+
+    Args:
+        c: the class of each sample, ``[N]``.
+        where: the places, ``[N, H, W]``, true where they count.
+    """
+
+    c: Tensor
+    where: Tensor
 
 
 def select_output(output: Any) -> Tensor:
@@ -138,6 +151,8 @@ def score(output: Tensor, target: Any, mask: Tensor | None = None) -> tuple[Tens
         return _against(output, target)
     if isinstance(target, Token):
         return _token(output, target)
+    if isinstance(target, Pixels):
+        return _summed(output, target.c, target.where), target.c
     return _index(output, target, mask)
 
 
@@ -199,6 +214,9 @@ def _token(output: Tensor, target: Token) -> tuple[Tensor, Any]:
     _, length, vocabulary = output.shape
     if not -length <= target.position < length:
         raise InvalidTarget(f"{target!r}: the output {_shape(output)} has positions 0 to {length - 1}")
+    if isinstance(target.id, Tensor):
+        index = target.id.to(output.device)
+        return output[:, target.position].gather(1, index[:, None]).squeeze(1), index
     if target.id is not None and not 0 <= target.id < vocabulary:
         raise InvalidTarget(f"{target!r}: the output {_shape(output)} has tokens 0 to {vocabulary - 1}")
     at = output[:, target.position]
@@ -260,11 +278,60 @@ def _last_token(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tenso
 
 
 def _pixels(output: Tensor, target: Any) -> tuple[Tensor, Any]:
+    index = _winner(output) if target is None else _classes(output, target)
+    return _summed(output, index, _won(output, index)), index
+
+
+def _winner(output: Tensor) -> Tensor:
+    """The class that wins most places of each sample, ``[N]``."""
     winners = _predicted(output)
-    counts = torch.stack([(winners == k).flatten(1).sum(1) for k in range(output.shape[1])], 1)
-    index = counts.argmax(1) if target is None else _classes(output, target)
+    return torch.stack([(winners == k).flatten(1).sum(1) for k in range(output.shape[1])], 1).argmax(1)
+
+
+def _won(output: Tensor, index: Tensor) -> Tensor:
+    """Where the class wins; everywhere, if it wins nowhere."""
     shape = (-1, *[1] * (output.dim() - 2))
-    own = winners == index.view(shape)
-    own = own | (own.flatten(1).sum(1) == 0).view(shape)  # a class that wins nowhere: all pixels
+    own = _predicted(output) == index.view(shape)
+    return own | (own.flatten(1).sum(1) == 0).view(shape)
+
+
+def _summed(output: Tensor, index: Tensor, where: Tensor) -> Tensor:
     chosen = output[torch.arange(len(output), device=output.device), index]
-    return (chosen * own.to(output.dtype)).flatten(1).sum(1), index
+    return (chosen * where.to(output.dtype)).flatten(1).sum(1)
+
+
+def fixed(output: Tensor, target: Any, resolved: Any) -> Any:
+    """A target that asks the same of every other input: what the output itself had chosen is written down.
+
+    Args:
+        output: of the explained input, ``[N, ...]``.
+        target: as the user gave it; ``resolved``: as :func:`score` returned it.
+    """
+    if isinstance(target, Token):
+        return dataclasses.replace(target, id=resolved)
+    if output.dim() in (4, 5) and isinstance(resolved, Tensor) and not isinstance(target, Pixels):
+        return Pixels(resolved, _won(output, resolved))
+    return target if isinstance(target, Pixels) else resolved
+
+
+def select(target: Any, rows: Tensor, n: int) -> Any:
+    """The target of the samples at these indices, where there is one for each of ``n`` samples."""
+    if isinstance(target, (LogOdds, Contrast, Token, Pixels)):
+        parts = {f.name: select(getattr(target, f.name), rows, n) for f in dataclasses.fields(target)}
+        return dataclasses.replace(target, **parts)
+    if isinstance(target, Tensor):
+        return target[rows.to(target.device)] if target.dim() and len(target) == n else target
+    if isinstance(target, (list, tuple)) and len(target) == n:
+        return type(target)(target[i] for i in rows.tolist())
+    return target
+
+
+def join(targets: Sequence[Any]) -> Any:
+    """One resolved target for several batches."""
+    first = targets[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(targets))
+    if isinstance(first, (LogOdds, Contrast, Token, Pixels)):
+        fields = [f.name for f in dataclasses.fields(first)]
+        return dataclasses.replace(first, **{k: join([getattr(t, k) for t in targets]) for k in fields})
+    return first

@@ -70,11 +70,15 @@ def bind(call: Call, names: str, *defaults: Any) -> list[Any]:
 
 @dataclass
 class Entry:
-    """One explained tensor: the leaf, what the model got for it, and the dummy that takes relevance directly."""
+    """One explained tensor: the leaf, what the model got for it, and the dummy that takes relevance directly.
+
+    The multiplier stands in for the leaf in ``R = a * c`` where the model runs at another point than the one explained.
+    """
 
     leaf: Tensor
     live: Tensor
     dummy: Tensor | None
+    multiplier: Tensor | None = None
     positions: Tensor | None = None  # for an embedding: where in the explained ids its rows came from
 
 

@@ -34,13 +34,7 @@ class Captures:
     def __init__(self, engine: Propagation, model: Any, names: tuple[str, ...]) -> None:
         self.engine = engine
         engine.capturing = bool(names)
-        self.modules: dict[str, nn.Module] = {}
-        known = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-        for name in names:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, 3) or list(known)[1:6]
-                raise InvalidInput(f"The model has no module {name!r}; it has {', '.join(map(repr, close))}")
-            self.modules[name] = known[name]
+        self.modules = {name: module_named(model, name) for name in names}
         self.found: dict[str, list[tuple[Any, Kept, Tensor | None]]] = {name: [] for name in names}
         self._hooks: list[Any] = []
         self._thread = threading.get_ident()
@@ -102,19 +96,7 @@ class Captures:
         runs = self.found[target.layer]
         if not runs or runs[-1][2] is None:
             raise InvalidTarget(f"Layer {target.layer!r} did not run, or its output does not depend on x")
-        value = runs[-1][2]
-        index = target.index if isinstance(target.index, tuple) else (target.index,)
-        try:
-            picked = value[(slice(None), *index)]
-        except IndexError:
-            raise InvalidTarget(
-                f"{target!r} is out of range for a layer output of shape {tuple(value.shape)}"
-            ) from None
-        if picked.dim() != 1:
-            raise InvalidTarget(
-                f"{target!r} names {tuple(picked.shape)} values of {tuple(value.shape)}, not one a sample"
-            )
-        return picked
+        return activation(runs[-1][2], target)
 
     def _edges(self) -> list[list[tuple[Any, Kept]]]:
         """For each noted output, the places that carry its relevance: itself, and calls that it was folded into."""
@@ -147,3 +129,32 @@ class Captures:
                         total = total + product(value.value, factor)
                 layers[name].append(total)
         return layers
+
+
+def module_named(model: Any, name: str) -> nn.Module:
+    """A module by its name in ``model.named_modules()``.
+
+    Raises:
+        InvalidInput: for a name that the model does not have; the text names those that are alike.
+    """
+    known = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 3) or list(known)[1:6]
+        raise InvalidInput(f"The model has no module {name!r}; it has {', '.join(map(repr, close))}")
+    return known[name]
+
+
+def activation(value: Tensor, target: Any) -> Tensor:
+    """The activation ``[N]`` of a layer's output that a :class:`headwater.target.Neuron` names.
+
+    Raises:
+        InvalidTarget: where the output has no such index, or the index names several values.
+    """
+    index = target.index if isinstance(target.index, tuple) else (target.index,)
+    try:
+        picked = value[(slice(None), *index)]
+    except IndexError:
+        raise InvalidTarget(f"{target!r} is out of range for a layer output of shape {tuple(value.shape)}") from None
+    if picked.dim() != 1:
+        raise InvalidTarget(f"{target!r} names {tuple(picked.shape)} values of {tuple(value.shape)}, not one a sample")
+    return picked

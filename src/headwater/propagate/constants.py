@@ -52,7 +52,7 @@ def _embed(engine: Propagation, operator: Operator, ids: int, func: Any, args: A
     looked_up = next(
         t for t in flat([args, list(kwargs.values())]) if (tag := raw_tag(t)) is not None and tag.ids == ids
     )
-    entry = engine.adopt(out if out.requires_grad else out.detach().requires_grad_())
+    entry = engine.embedded(ids, out)
     entry.positions = token_ids.positions_of(looked_up)
     if operator.name == "getitem" and entry.positions.shape != out.shape[:-1]:
         entry.positions = torch.full(out.shape[:-1], -1, device=out.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,13 +28,19 @@ class Live:
     def __init__(self, composite: Composite, model: Any, differentiable: bool) -> None:
         super().__init__()
         self.composite, self.model, self.differentiable = composite, model, differentiable
+        # Some rules, and some modules (those that measure distances), give relevance to inputs that are zero.
+        self.sourced = composite.has_input_rules or _speaks_of_zeros(model)
         self.keeper = Keeper()
         self.entries: list[Entry] = []
         self.ids: dict[int, tuple[Tensor, list[Entry]]] = {}  # explained token ids, and where they were embedded
+        self.move: Callable[[int, Tensor], tuple[Tensor, Tensor | None]] | None = None  # other points than the input
+        self._arguments: dict[int, int] = {}  # which argument of the model explained token ids are
         self._detached: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def enter(self, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-        """Make ``x`` an explained input and return what to hand to the model in its place."""
+    def enter(
+        self, x: Tensor, low: Tensor | None = None, high: Tensor | None = None, argument: int = 0
+    ) -> Tensor:
+        """Make ``x``, one of the model's arguments, an explained input; what to hand to the model in its place."""
         x = x.clone() if x.is_inference() else x
         if not x.is_floating_point():
             alias = x.view_as(x)
@@ -43,21 +49,34 @@ class Live:
             tag.positions = torch.arange(x.numel(), device=x.device).view(x.shape)
             attach(alias, tag)
             self.ids[id(alias)] = (alias, [])
+            self._arguments[id(alias)] = argument
             return alias
-        return self.adopt(x if self.differentiable and x.requires_grad else x.detach().requires_grad_(), low, high).live
+        point, multiplier = self._moved(argument, x)
+        leaf = point if self.differentiable and point.requires_grad else point.detach().requires_grad_()
+        return self.adopt(leaf, low, high, multiplier).live
 
-    def adopt(self, leaf: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Entry:
+    def embedded(self, ids: int, value: Tensor) -> Entry:
+        """Count the embedding of explained token ids as explained input."""
+        point, multiplier = self._moved(self._arguments[ids], value)
+        return self.adopt(point if point.requires_grad else point.detach().requires_grad_(), multiplier=multiplier)
+
+    def _moved(self, argument: int, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (value, None) if self.move is None else self.move(argument, value.detach())
+
+    def adopt(
+        self, leaf: Tensor, low: Tensor | None = None, high: Tensor | None = None, multiplier: Tensor | None = None
+    ) -> Entry:
         """Count a tensor that requires grad as explained input."""
         live = leaf.clone()  # the model may write to it
         tag = Tag(self, live._version)
         dummy = None
-        if self.composite.has_input_rules:
+        if self.sourced:
             # A zero of stride zero costs no memory; its gradient is relevance, for rules that are no factor.
             dummy = leaf.detach().new_zeros(()).expand(leaf.shape).requires_grad_()
             self.mark(dummy)
             tag.source = Source(dummy, low, high, None)
         attach(live, tag)
-        entry = Entry(leaf, live, dummy)
+        entry = Entry(leaf, live, dummy, multiplier)
         self.entries.append(entry)
         return entry
 
@@ -163,3 +182,10 @@ class Live:
         self.entries.clear()
         self.ids.clear()
         self._detached.clear()
+        self.move = None
+
+
+def _speaks_of_zeros(model: Any) -> bool:
+    """Whether a module says that what it gives its input is relevance, no factor: see ``relevance_without_factor``."""
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    return any(getattr(module, "relevance_without_factor", False) for module in modules)

@@ -1,0 +1,215 @@
+"""One batch walked back through the engine: from a target's scores to the relevance of each argument."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater import target as targets
+from headwater.answer import Answer
+from headwater.arguments import Inputs, bounds_of, box, select_bounds
+from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
+from headwater.explanation import leaves
+from headwater.propagate import ids as token_ids
+from headwater.propagate import ledger as ledgers
+from headwater.propagate import soundness
+from headwater.propagate.calls import Entry
+from headwater.propagate.captures import Captures
+from headwater.propagate.composites import Composite
+from headwater.propagate.engine import Propagation
+from headwater.propagate.rules import Box
+from headwater.propagate.tags import product
+
+Move = Callable[[int, Tensor], tuple[Tensor, Tensor | None]]
+
+
+class _Regrouped(Exception):
+    """A rule looks at whole samples, and the model has moved the sample axis."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Everything but the input and the target that a walk back needs.
+
+    Attributes:
+        model, composite, bounds, ledger, layers, seed, differentiable, allow_training: as for ``hw.explain``.
+        result: what is returned for the input: "relevance", or the "factor" itself.
+        move: puts another point in the place of each explained value: called with the argument's index and its value
+            (of token ids, their embedding), it returns the point at which the model runs and what the factor is
+            multiplied by instead of that point (None: by the point). Paths and noise are made of it.
+        check: warn of softmax outputs.
+    """
+
+    model: Callable[..., Any]
+    composite: Composite
+    bounds: Any = None
+    ledger: bool = False
+    layers: tuple[str, ...] = ()
+    seed: int | None = 0
+    differentiable: bool = False
+    allow_training: bool = False
+    result: str = "relevance"
+    move: Move | None = field(default=None, compare=False)
+    check: bool = True
+
+    def run(self, inputs: Inputs, target: Any) -> Answer:
+        """Explain one batch."""
+        try:
+            return self._attempt(inputs, target)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                self._blame_the_model(inputs, error)
+                raise
+        return self._attempt(inputs, target, isolate=True)
+
+    def _blame_the_model(self, inputs: Inputs, error: RuntimeError) -> None:
+        """Say so where the model cannot take this input by itself either; its own error comes through."""
+        try:
+            with torch.no_grad():
+                inputs.call(self.model, inputs.values)
+        except RuntimeError:
+            error.add_note(
+                "The model fails on this input without any explanation too: check its shape, type and device."
+            )
+
+    def _alone(self, inputs: Inputs, target: Any) -> Answer:
+        """Sample by sample, for rules that look at whole samples in a model that moves the sample axis."""
+        n = inputs.samples
+        answers = []
+        for i in range(n):
+            rows = torch.tensor([i])
+            walk = replace(self, bounds=select_bounds(self.bounds, rows, n))
+            answers.append(walk.run(inputs.select(rows), targets.select(target, rows, n)))
+        return Answer.join(answers)
+
+    def _attempt(self, inputs: Inputs, target: Any, isolate: bool = False) -> Answer:
+        engine = Propagation(
+            self.composite, self.model, ledger=self.ledger, differentiable=self.differentiable,
+            allow_training=self.allow_training, isolate=isolate, seed=self.seed,
+        )  # fmt: skip
+        engine.samples = inputs.samples
+        try:
+            return self._run(engine, inputs, target)
+        except _Regrouped:
+            pass
+        finally:
+            engine.close()
+        return self._alone(inputs, target)
+
+    def _run(self, engine: Propagation, inputs: Inputs, target: Any) -> Answer:
+        entered = self.enter(engine, inputs)
+        hidden = (target.layer,) if isinstance(target, targets.Neuron) else ()
+        with Captures(engine, self.model, (*self.layers, *hidden)) as captures, engine:
+            raw = inputs.call(self.model, entered)
+            if hidden:
+                scores, resolved = captures.neuron(target), target
+            elif targets.is_function(target):
+                scores, resolved = targets.call(raw, target, inputs.samples), target
+            else:
+                output = engine.settled(targets.select_output(raw))
+                self._warn_probabilities(engine, output)
+                scores, resolved = targets.score(output, target, inputs.mask)
+        scores = engine.settled(scores)
+        if not bool(scores.isfinite().all()):
+            raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
+        if not engine.reaches(scores):
+            raise InvalidInput(_unreached(inputs, engine))
+        if engine.regrouped and inputs.samples > 1:
+            raise _Regrouped
+        engine.depth = engine.tag(scores).depth
+        ends = engine.ends()
+        found = _walk(engine, scores, ends + captures.ends())
+        relevance = self._collect(engine, inputs, entered, found[: len(ends)])
+        layers = captures.relevance(found[len(ends) :])
+        return Answer(
+            relevance, scores if self.differentiable else scores.detach(), resolved,
+            rows=ledgers.collect(engine.calls) if self.ledger else None,
+            layers={k: v[0] if len(v) == 1 else v for k, v in layers.items()},
+        )  # fmt: skip
+
+    def enter(self, engine: Propagation, inputs: Inputs) -> list[Any]:
+        """Make the explained arguments live; what the model is to be called with."""
+        boxed = self.bounds is not None or any(isinstance(rule, Box) for rule in self.composite.rules)
+        boxed = boxed and not engine.planning
+        engine.move = self.move
+        entered = []
+        for i, value in enumerate(inputs.values):
+            if not inputs.explained(i):
+                entered.append(value)
+                continue
+            low = high = None
+            if boxed and value.is_floating_point():
+                low, high = box(bounds_of(self.bounds, inputs, i), value)
+            entered.append(engine.enter(value, low, high, i))
+        return entered
+
+    def _warn_probabilities(self, engine: Propagation, output: Tensor) -> None:
+        tag = engine.own_tag(output)
+        if self.check and tag is not None and tag.gate == "softmax":
+            warnings.warn(
+                "The model's output is a softmax, whose classes share one sum: a logit explains better (explain the "
+                "model without its softmax, or pass target=headwater.target.LogOdds(c) on logits).",
+                HeadwaterWarning,
+                stacklevel=4,
+            )
+
+    def _collect(
+        self, engine: Propagation, inputs: Inputs, entered: list[Any], found: list[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Relevance of each argument of the model."""
+        arrived = engine.arrived(found)
+        relevance: list[Tensor | None] = []
+        for i, (value, live) in enumerate(zip(inputs.values, entered, strict=True)):
+            if not inputs.explained(i):
+                parts = []
+            elif value.is_floating_point():
+                parts = [self._result(*arrived[id(live)])]
+            else:
+                entries = engine.ids[id(live)][1]
+                found_parts = [
+                    (self._result(*arrived[id(e.live)]), e.positions) for e in entries if e.positions is not None
+                ]
+                parts = [token_ids.gather(found_parts, value)] if found_parts else []
+            relevance.append(parts[0] if parts else None)
+        for r in leaves(tuple(relevance)):
+            if not bool(r.isfinite().all()):
+                raise NonFinite(
+                    "The relevance is not finite: a factor overflowed. Try float32 or float64, or a larger epsilon."
+                )
+        return relevance
+
+    def _result(self, entry: Entry, factor: Tensor | None, extra: Tensor | None) -> Tensor:
+        value = entry.leaf if entry.multiplier is None else entry.multiplier
+        value = value if self.differentiable else value.detach()
+        factor = torch.zeros_like(value) if factor is None else factor
+        if self.result == "factor":
+            return factor
+        total = product(value, factor)
+        return total if extra is None else total + extra
+
+
+def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor | None]:
+    """Walk back once; with a ledger once for each sample: its entries are exact wherever the batch axis goes."""
+    if not engine.ledger:
+        return engine.gradients(scores.sum(), ends)
+    totals: list[Tensor | None] = [None] * len(ends)
+    for score in scores.unbind():
+        for call in engine.calls:
+            call.open_books()
+        for i, factor in enumerate(engine.gradients(score, ends, retain=True)):
+            if factor is not None:
+                before = totals[i]
+                totals[i] = factor if before is None else before + factor
+    return totals
+
+
+def _unreached(inputs: Inputs, engine: Propagation) -> str:
+    ids = [v for i, v in enumerate(inputs.values) if inputs.explained(i) and not v.is_floating_point()]
+    if ids and not any(found for _, found in engine.ids.values()) and not engine.entries:
+        return f"x holds {ids[0].dtype} values that the model never looks up in an embedding: pass floats or token ids"
+    return "The explained output does not depend on x: it was detached, rounded or computed under no_grad on the way"
