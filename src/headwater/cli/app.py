@@ -1,4 +1,4 @@
-"""The command line: ``headwater explain``, ``plan``, ``methods``, ``demo``."""
+"""The application of the command line, and what its commands share: arguments, models, inputs, targets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +18,9 @@ from torch import Tensor, nn
 from typer.core import TyperGroup
 
 import headwater as hw
-from headwater import results
 from headwater.errors import HeadwaterError, HeadwaterWarning, InvalidInput, InvalidTarget
 from headwater.inputs import Preparation, Samples, read
 from headwater.loaders import LoadedModel, load_model
-from headwater.show import TextMap
 
 
 class Commands(TyperGroup):
@@ -36,11 +33,11 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except HeadwaterError as error:
-                _complain(f"Error: {error}", "red")
+                complain(f"Error: {error}", "red")
                 raise typer.Exit(1) from error
             finally:
                 for warning in caught:
-                    _complain(f"Warning: {warning.message}", "yellow")
+                    complain(f"Warning: {warning.message}", "yellow")
 
 
 app = typer.Typer(
@@ -50,8 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Follow a prediction back to its source: which parts of the input carried it.",
 )
-
-ROWS = 20  # samples that are listed in the terminal
 
 ModelArgument = Annotated[
     str,
@@ -78,105 +73,12 @@ DropOption = Annotated[list[str] | None, typer.Option(help="A column of a table 
 CompositeOption = Annotated[str | None, typer.Option(help="A recipe of LRP, such as epsilon_plus.")]
 
 
-@app.command(
-    epilog="Example: headwater explain torchvision:resnet18 photo.jpg --weights resnet18.pth --target 285 --out found"
-)
-def explain(
-    model: ModelArgument,
-    inputs: InputArgument,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="A class (3), one a sample (3,5,1), log-odds:3, margin:3,5, contrast:3, neuron:LAYER,3, "
-            "token:POSITION,ID or sum. By default the predicted class."
-        ),
-    ] = None,
-    method: Annotated[str, typer.Option(help="One of those that `headwater methods` lists.")] = "lrp",
-    composite: CompositeOption = None,
-    bounds: Annotated[
-        str | None,
-        typer.Option(help="LOW,HIGH of the model's input. By default those of a picture, where the input is one."),
-    ] = None,
-    ledger: Annotated[bool, typer.Option("--ledger", help="Audit every operator.")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Samples that are explained at a time.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder that is written to.")] = Path("out"),
-    pictures: Annotated[int, typer.Option(min=1, help="Samples that are drawn.")] = 8,
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    drop: DropOption = None,
-) -> None:
-    """Explain what in each INPUT carried the MODEL's decision; write a page, a picture and the numbers."""
-    resolved = _target(target)
-    loaded, samples = _load(model, inputs, weights, size, mean, std, drop)
-    with _blaming_input(loaded.model, samples.x):
-        explanation = hw.explain(
-            loaded.model,
-            samples.x,
-            target=resolved,
-            method=method,
-            composite=composite,
-            bounds=samples.bounds if bounds is None else _numbers("--bounds", bounds, 2),
-            ledger=ledger,
-            batch_size=batch_size,
-        )
-    console = Console()
-    _print_table(console, results.HEADER, islice(results.rows(explanation, samples), ROWS))
-    if len(samples.names) > ROWS:
-        console.print(f"and {len(samples.names) - ROWS} more, in the page", highlight=False)
-    if explanation.ledger is not None:
-        _print_table(console, results.CAUSES, results.absorbed(explanation))
-        console.print(results.audit_line(explanation), highlight=False)
-    drawings = results.draw(explanation, samples, pictures)
-    for drawing in drawings:
-        if isinstance(drawing.content, TextMap):
-            typer.echo(str(drawing.content))
-        elif drawing.content is None:
-            console.print(drawing.reason, markup=False, highlight=False, soft_wrap=True)
-    for path in results.write(explanation, samples, drawings, out):
-        typer.echo(path)
-
-
-@app.command(epilog="Example: headwater plan torchvision:resnet18 photo.jpg --weights resnet18.pth")
-def plan(
-    model: ModelArgument,
-    inputs: InputArgument,
-    composite: CompositeOption = None,
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    drop: DropOption = None,
-) -> None:
-    """List every operator call of the MODEL on INPUT with its rule, or the gap where there is none."""
-    loaded, samples = _load(model, inputs, weights, size, mean, std, drop)
-    with _blaming_input(loaded.model, samples.x):
-        typer.echo(str(hw.plan(loaded.model, samples.x, composite=composite)))
-
-
-@app.command(epilog="Example: headwater methods")
-def methods() -> None:
-    """List the methods with their sources and what they need of a model."""
-    for row in hw.methods():
-        typer.echo(f"{row.name} ({row.abbreviation}): {row.family}, needs {row.needs}")
-        for source in row.source.split("; "):
-            typer.echo(f"    {source}")
-
-
-@app.command(epilog="Example: headwater demo --out demo")
-def demo(out: Annotated[Path, typer.Option(help="The folder that is written to.")] = Path("demo")) -> None:
-    """Explain photographs with a pretrained classifier (needs the extra demo)."""
-    from headwater.demo import main
-
-    main(out)
-
-
-def _complain(text: str, colour: str) -> None:
+def complain(text: str, colour: str) -> None:
+    """One line on the standard error."""
     Console(stderr=True).print(text, style=colour, markup=False, highlight=False, soft_wrap=True)
 
 
-def _load(
+def load(
     model: str,
     inputs: list[str],
     weights: Path | None,
@@ -187,7 +89,7 @@ def _load(
 ) -> tuple[LoadedModel, Samples]:
     """The model, and the samples in its form and precision; options go before what the model knows of itself."""
     loaded = load_model(model, weights)
-    chosen = _numbers("--size", size, 1, 2)
+    chosen = numbers("--size", size, 1, 2)
     preparation = Preparation(
         size=(int(chosen[0]), int(chosen[-1])) if chosen else loaded.size,
         mean=_channels("--mean", mean) or loaded.mean or Preparation.mean,
@@ -210,7 +112,7 @@ def _in_precision_of(model: nn.Module, samples: Samples) -> Samples:
 
 
 @contextmanager
-def _blaming_input(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Iterator[None]:
+def blaming_input(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Iterator[None]:
     """Say so in one sentence where it is the model itself that cannot take the input."""
     try:
         yield
@@ -227,29 +129,29 @@ def _blaming_input(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Iterator[
         raise
 
 
-def _numbers(option: str, text: str | None, *counts: int) -> tuple[float, ...] | None:
+def numbers(option: str, text: str | None, *counts: int) -> tuple[float, ...] | None:
     """Numbers divided by commas, as many as one of ``counts`` says."""
     if text is None:
         return None
     try:
-        numbers = tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        numbers = ()
-    if len(numbers) not in counts:
+        found = ()
+    if len(found) not in counts:
         wanted = " or ".join(str(count) for count in counts)
         raise InvalidInput(f"{option} {text!r}: write {wanted} numbers, divided by commas")
-    return numbers
+    return found
 
 
 def _channels(option: str, text: str | None) -> tuple[float, ...] | None:
-    numbers = _numbers(option, text, 1, 3)
-    return numbers * 3 if numbers is not None and len(numbers) == 1 else numbers
+    given = numbers(option, text, 1, 3)
+    return given * 3 if given is not None and len(given) == 1 else given
 
 
 TARGETS = "3, 3,5,1, log-odds:3, margin:3,5, contrast:3, neuron:LAYER,3, token:POSITION,ID or sum"
 
 
-def _target(text: str | None) -> Any:
+def target_of(text: str | None) -> Any:
     """The target that ``text`` writes.
 
     Raises:
@@ -281,7 +183,8 @@ def _target(text: str | None) -> Any:
     raise InvalidTarget(f"--target {text!r} writes no target: write one as {TARGETS}")
 
 
-def _print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table in the terminal; cells are plain text."""
     table = Table(*header)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
