@@ -309,6 +309,9 @@ def test_dense_networks(composite: str | None, steps: list[Step]) -> None:
 @SMALL
 @given(steps=programs(SPELLINGS))
 @example(steps=[Step(name, -2, -1, 0) for name in ("clamp", "lower by a view", "relu", "add")])
+@example(steps=[Step("lower", -2, -3, 0), Step("tanh", -2, -2, 0), Step("tanh", -2, -2, 0)])
+@example(steps=[Step("clamp", -2, -2, 0), Step("lower", -2, -3, 0), Step("gate", -2, -1, 0)])
+@example(steps=[Step(name, -2, -3, 0) for name in ("tanh", "lower by a view", "relu", "negate")])
 def test_in_place_networks_of_any_shape(rule: str, steps: list[Step]) -> None:
     torch.manual_seed(0)
     functional = Spelled(steps, False).double().eval()

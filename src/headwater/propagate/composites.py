@@ -26,9 +26,12 @@ from headwater.propagate.rules import (
     Epsilon,
     Flat,
     Gamma,
+    Gradient,
     Guided,
+    Proportional,
     Rule,
     WinnerContrast,
+    WinnerTakesAll,
     Zero,
     ZPlus,
 )
@@ -135,6 +138,11 @@ class Composite:
         """The rule for attention at a call."""
         row = self._specific(call) or self.named.get(call.operator.name) or self.named.get("attention")
         return row[0] if row is not None and isinstance(row[0], (AttnLRP, CPLRP)) else AttnLRP()
+
+    def pooling(self, call: Call) -> Rule | None:
+        """The rule for soft pooling at a call, where some row names one."""
+        rows = (self._specific(call), *(self.named.get(k) for k in (call.operator.name, "softmax", "default")))
+        return next((r[0] for r in rows if r and isinstance(r[0], (Gradient, Proportional, WinnerTakesAll))), None)
 
     def _specific(self, call: Call) -> Row | None:
         for pattern, row in self.layers:

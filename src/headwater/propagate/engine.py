@@ -139,7 +139,7 @@ class Propagation(Live, TorchFunctionMode):
         if call.operator.kind == "unknown":
             return self.gap(call)
         out = call.operator.handler(self, call)
-        if self.composite.has_input_rules:
+        if self.sourced:
             sources.move(self, call, out)
         if self.composite.has_filters and not call.operator.affine and isinstance(out, Tensor):
             out = self._filtered(call, out)

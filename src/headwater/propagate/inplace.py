@@ -21,7 +21,7 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
     """An in-place operator: natively where its gradient is right, else computed beside and copied in."""
     target = call.args[0]
     # The explained input and a filter must see what is done; so must a chain, an audit, a preset of plain gradients.
-    at_input = engine.composite.has_input_rules and any(engine.tag(t).source is not None for t in call.live)
+    at_input = engine.sourced and any(engine.tag(t).source is not None for t in call.live)
     filtered = engine.composite.has_filters and engine.composite.filter_at(call) is not None
     special = at_input or filtered or engine.bent(call.live) or engine.isolate or engine.composite.plain
     relu = call.operator.name == "relu" and not engine.ledger and not engine.differentiable
@@ -41,13 +41,14 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
     beside = _beside(engine, call, target)
     new = engine.treat(beside)
     alone = not target._is_view() and not (target.requires_grad and engine.tag(target).viewed)
+    known = engine.tag(new)  # the target goes on with the chain; only its views need the secant right here
     if not alone:  # views would follow the plain gradient of an activation, which stands in only for its secant
         new = engine.materialize(new)
     if not target._is_view():
         target.detach_()  # what it was lives on in its copy; a zero gradient must not reach what is overwritten
     target.copy_(new)
     call.shape = beside.shape = tuple(target.shape)
-    _retag(engine, call, target, engine.tag(new))
+    _retag(engine, call, target, known)
     return target
 
 
