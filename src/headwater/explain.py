@@ -9,13 +9,14 @@ import torch
 
 from headwater import methods
 from headwater.answer import Answer
-from headwater.arguments import Inputs
+from headwater.arguments import Inputs, rule_bounds
 from headwater.errors import InvalidInput
 from headwater.explanation import Explanation
 from headwater.method import Method
 from headwater.propagate import ledger as ledgers
 from headwater.propagate import soundness
 from headwater.propagate.composites import Composite
+from headwater.propagate.conditions import conditions
 from headwater.propagate.engine import Propagation
 from headwater.propagate.plan import Plan, plan_calls
 from headwater.question import Question, resolve
@@ -35,6 +36,8 @@ def explain(
     progress: bool | None = None,
     differentiable: bool = False,
     allow_training: bool = False,
+    through: Any = None,
+    keep: Any = None,
     **options: Any,
 ) -> Explanation:
     """Explain which parts of an input carried a decision.
@@ -59,6 +62,10 @@ def explain(
         progress: show a progress bar; None shows one on a terminal where several batches take over a second.
         differentiable: keep the graph, so that the relevance can be differentiated by input and parameters.
         allow_training: let dropout be active.
+        through: the name of a module (or a dictionary from names to what is kept there): of its output, only the
+            channels in ``keep`` pass relevance on, so that the explanation is what they contribute (concept relevance
+            propagation: Achtibat et al., Nature Machine Intelligence 5, 2023).
+        keep: channels as ints, or a mask of booleans; see :func:`headwater.propagate.conditions.conditions`.
         **options: the method's own, as ``hw.methods()`` lists them (``squared=True`` for ``method="sensitivity"``).
 
     Returns:
@@ -71,9 +78,11 @@ def explain(
     """
     row = methods.find(method)
     soundness.check_model(model, allow_training)
+    if bounds is None and composite is not None:
+        bounds = rule_bounds(resolve(composite))
     question = Question(
         model, Inputs.of(x), target, composite, bounds, ledger, tuple(layers), batch_size, seed, progress,
-        differentiable, allow_training,
+        differentiable, allow_training, through=conditions(model, through, keep),
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         answer = methods.answer(row, question, options)
@@ -119,7 +128,7 @@ def _explanation(row: Method, question: Question, answer: Answer) -> Explanation
     return Explanation(
         relevance=inputs.pack(answer.relevance), output=answer.output, reference=reference, target=answer.target,
         method=row.name, composite="" if table is None else table.name if table.name != "custom" else repr(table),
-        complete=row.complete and not (table is not None and table.plain), inputs=inputs.pack(shown),
+        complete=row.complete and not question.through and not (table is not None and table.plain), inputs=inputs.pack(shown),
         layers=answer.layers, ledger=None if answer.rows is None else ledgers.Ledger(answer.rows),
         details=answer.details, sources=tuple(row.source.split("; ")),
     )  # fmt: skip

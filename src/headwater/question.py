@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from headwater import target as targets
 from headwater.answer import Answer
-from headwater.arguments import Inputs, rule_bounds, select_bounds
+from headwater.arguments import Inputs, select_bounds
 from headwater.batches import in_batches
 from headwater.errors import InvalidInput, InvalidTarget, NonFinite
-from headwater.propagate.captures import activation, module_named
+from headwater.propagate.captures import Watcher, activation
 from headwater.propagate.composites import Composite, preset
+from headwater.propagate.conditions import select as select_conditions
+from headwater.propagate.places import module_named
 from headwater.walk import Move, Walk
 
 Result = TypeVar("Result")
@@ -33,6 +35,8 @@ class Question:
         target: as the user gave it, or :meth:`fixed`.
         composite: the user's own table of rules; None leaves the choice to the method.
         bounds, ledger, layers, batch_size, seed, progress, differentiable, allow_training: as for ``hw.explain``.
+        through: what may pass of the outputs of layers, as :func:`headwater.propagate.conditions.conditions` has it.
+        move: other points than the inputs, at which every walk of this question runs; see :class:`headwater.walk.Walk`.
     """
 
     model: Callable[..., Any]
@@ -47,6 +51,8 @@ class Question:
     progress: bool | None = None
     differentiable: bool = False
     allow_training: bool = False
+    move: Move | None = None
+    through: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -55,55 +61,74 @@ class Question:
     # ------------------------------------------------------------------ walk back
 
     def walk(
-        self, composite: Composite | str, result: str = "relevance", *, move: Move | None = None, check: bool = False
-    ) -> Answer:
+        self, composite: Composite | str, result: str = "relevance", *, move: Move | None = None, check: bool = False,
+        parts: bool = False,
+    ) -> Answer:  # fmt: skip
         """Walk back from the score, ``batch_size`` samples at a time.
 
         Args:
             composite: the rules; those that the user gave go before.
-            result: "relevance" or "factor"; ``move`` and ``check``: see :class:`headwater.walk.Walk`. With ``move``
-                the batch is not divided, so that rows keep their places.
+            result, move, check, parts: see :class:`headwater.walk.Walk`. With ``move`` the batch is not divided, so
+                that rows keep their places.
         """
-        walk = self.walker(composite, result, move=move, check=check)
+        move = move or self.move
+        walk = self.walker(composite, result, move=move, check=check, parts=parts)
+        return self.run(walk) if move is not None else self.each(lambda batch: batch.run(walk))
+
+    def each(self, answer: Callable[[Question], Answer]) -> Answer:
+        """The answers to ``batch_size`` samples at a time, joined."""
         n = self.inputs.samples
-        if move is not None or (self.batch_size or n) >= n:
-            return self.run(walk)
+        if (self.batch_size or n) >= n:
+            return answer(self)
 
         def work(rows: slice) -> Answer:
-            return self.select(torch.arange(rows.start, rows.stop)).run(walk)
+            return answer(self.select(torch.arange(rows.start, rows.stop)))
 
         return Answer.join(self.in_batches(work, n, self.batch_size or n))
 
     def walker(
-        self, composite: Composite | str, result: str = "relevance", *, move: Move | None = None, check: bool = False
-    ) -> Walk:
+        self, composite: Composite | str, result: str = "relevance", *, move: Move | None = None, check: bool = False,
+        parts: bool = False, watch: Watcher | None = None,
+    ) -> Walk:  # fmt: skip
         """The walk of these rules (or the user's own in their place) through this model."""
         table = resolve(composite if self.composite is None else self.composite)
         return Walk(
             self.model, table, self.bounds, self.ledger, self.layers, self.seed, self.differentiable,
-            self.allow_training, result, move, check,
+            self.allow_training, result, move, check, self.through, parts, watch,
         )  # fmt: skip
 
     def run(self, walk: Walk) -> Answer:
         """One walk over all samples at once, with their own bounds."""
-        bounds = rule_bounds(walk.composite) if self.bounds is None else self.bounds
-        return replace(walk, bounds=bounds).run(self.inputs, self.target)
+        return replace(walk, bounds=self.bounds, through=self.through).run(self.inputs, self.target)
 
     # ------------------------------------------------------------------ call again
 
     def fixed(self) -> Question:
         """The same question with its target written down, so that it can be put to other inputs; one forward."""
-        if targets.is_function(self.target) or isinstance(self.target, targets.Neuron):
-            return self
+        return self if self._is_fixed else self.scored()[0]
 
-        def work(rows: slice) -> Any:
+    def scored(self) -> tuple[Question, Tensor]:
+        """The question :meth:`fixed`, and its scores ``[N]``, from one forward.
+
+        Raises:
+            NonFinite: where the model returns NaN or infinity.
+        """
+
+        def work(rows: slice) -> tuple[Any, Tensor]:
             part = self.select(torch.arange(rows.start, rows.stop))
+            if self._is_fixed:
+                return self.target, part.scores()
             with torch.no_grad():
-                output = targets.select_output(part.inputs.call(self.model, part.inputs.values))
-            resolved = targets.score(output, part.target, part.inputs.mask)[1]
-            return targets.fixed(output, part.target, resolved)
+                output = targets.select_output(part.inputs.call(self.model, part.inputs.copies()))
+                scores, resolved = targets.score(output, part.target, part.inputs.mask)
+            return targets.fixed(output, part.target, resolved), _finite(scores)
 
-        return replace(self, target=targets.join(self.in_batches(work, self.inputs.samples, self.rows_at_a_time)))
+        parts = self.in_batches(work, self.inputs.samples, self.rows_at_a_time)
+        return replace(self, target=targets.join([t for t, _ in parts])), torch.cat([scores for _, scores in parts])
+
+    @property
+    def _is_fixed(self) -> bool:
+        return targets.is_function(self.target) or isinstance(self.target, targets.Neuron)
 
     def scores(self) -> Tensor:
         """The model's scores on these inputs, ``[N]``, without gradients, in one forward.
@@ -111,19 +136,18 @@ class Question:
         Raises:
             NonFinite: where the model returns NaN or infinity.
         """
-        values = [v.detach() if isinstance(v, Tensor) else v for v in self.inputs.values]
+        if self.move is not None:
+            return replace(self, composite=None, ledger=False, layers=()).walk("gradient", "scores").output
         with torch.no_grad():
             if isinstance(self.target, targets.Neuron):
                 scores = _neuron(self.model, self.inputs, self.target)
             else:
-                raw = self.inputs.call(self.model, values)
+                raw = self.inputs.call(self.model, self.inputs.copies())
                 if targets.is_function(self.target):
                     scores = targets.call(raw, self.target, self.inputs.samples)
                 else:
                     scores = targets.score(targets.select_output(raw), self.target, self.inputs.mask)[0]
-        if not bool(scores.isfinite().all()):
-            raise NonFinite("The model's score is NaN or infinite on an input that the method made of x")
-        return scores
+        return _finite(scores)
 
     # ------------------------------------------------------------------ other inputs
 
@@ -132,7 +156,7 @@ class Question:
         n = self.inputs.samples
         return replace(
             self, inputs=self.inputs.select(rows), target=targets.select(self.target, rows, n),
-            bounds=select_bounds(self.bounds, rows, n),
+            bounds=select_bounds(self.bounds, rows, n), through=select_conditions(self.through, rows, n),
         )  # fmt: skip
 
     def about(self, values: list[Any]) -> Question:
@@ -179,12 +203,18 @@ def resolve(composite: Composite | str) -> Composite:
     return composite
 
 
+def _finite(scores: Tensor) -> Tensor:
+    if not bool(scores.isfinite().all()):
+        raise NonFinite("The model's score is NaN or infinite, on x or on an input that the method made of it")
+    return scores
+
+
 def _neuron(model: Any, inputs: Inputs, target: targets.Neuron) -> Tensor:
     """One activation ``[N]`` inside the model, in its last run."""
     found: list[Any] = []
     hook = module_named(model, target.layer).register_forward_hook(lambda module, args, out: found.append(out))
     try:
-        inputs.call(model, inputs.values)
+        inputs.call(model, inputs.copies())
     finally:
         hook.remove()
     if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
@@ -51,6 +52,7 @@ class Affine:
         self._up: Tensor | None = None
         self.nonneg, self.source = tag.nonneg, tag.source
         self.relu = self.other = False  # who uses the output
+        self.kept: Tensor | None = None  # conditional propagation: what of the output may pass
         self.folded: tuple[Affine, tuple[Any, Kept]] | None = None  # the call that this one was folded into
 
     @property
@@ -85,11 +87,16 @@ class Affine:
     def up(self) -> Tensor:
         """The positive part of the weight, formed once."""
         if self._up is None:
-            # Where nothing else has asked for the folded weight, scale and clamp in one go.
-            fresh = self._scale is not None and not torch.is_grad_enabled()
-            scaled = self.map.scale(self._weight, self._scale) if fresh and self._scale is not None else None
-            self._up = self.weight.clamp(min=0) if scaled is None else scaled.clamp_(min=0)
+            self._up = self.damped(0.0)
         return self._up
+
+    def damped(self, slope: float) -> Tensor:
+        """The weight with its negative part multiplied by ``slope``."""
+        if self._scale is None or torch.is_grad_enabled():
+            return F.leaky_relu(self.weight, slope)
+        scaled = self.map.scale(self._weight, self._scale)
+        assert scaled is not None, "only maps whose channels are known are scaled"
+        return F.leaky_relu_(scaled, slope)  # in one go where nothing else has asked for the folded weight
 
     @property
     def positive(self) -> bool:
@@ -172,6 +179,10 @@ class Affine:
             if self.booking:
                 self.book("filter", product(self.z, c - passed))
             c = passed
+        if self.kept is not None:
+            if self.booking:
+                self.book("not kept", product(self.z, c * (1 - self.kept)))
+            c = c * self.kept
         self.call.rule_name = repr(rule)
         factor, relevance = rule.split(self, c)
         if self.source is None:
@@ -202,6 +213,8 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     else:
         call.is_affine = True
         call.depth += 1
+        if engine.names is not None:
+            call.place = engine.place(call.layer, affine._weight)
         engine.depth = max(engine.depth, call.depth)
         call.first = call.first or affine.source is not None
     first, call.first = call.first, False
@@ -250,6 +263,7 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
     nonneg = engine.tag(affine.live).nonneg  # then no sum is found by subtraction
     inner = None if nonneg or (rule is not None and not rule.uses_linear) else (affine, scale)
     whole = Affine(call, affine.map, affine.live, affine._weight, bias, total, inner, affine.origin)
+    whole.kept = affine.kept
     out = treat(engine, call, whole)
     if engine.capturing and whole._z is not None:
         affine.folded = whole, (get_gradient_edge(out), whole._z)

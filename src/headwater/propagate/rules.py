@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headwater.errors import InvalidComposite
@@ -29,6 +30,7 @@ class Rule:
     native: ClassVar[bool] = False  # the ordinary gradient is already this rule
     at_input: ClassVar[bool] = False  # gives relevance to inputs that are zero
     uses_linear: ClassVar[bool] = True  # asks a folded call for its sums without bias
+    needs_places: ClassVar[bool] = False  # asks a call for its place in the model
 
     @property
     def per_sample(self) -> bool:
@@ -54,6 +56,16 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return torch.where(none, torch.zeros_like(a), a / torch.where(none, torch.ones_like(b), b))
     return a.div_(b).masked_fill_(none, 0)
+
+
+def solid(total: Tensor) -> Tensor:
+    """A total that is never negative (a temporary), with infinity in place of 0: what is divided by it is then 0."""
+    return F.threshold(total, 0.0, torch.inf) if torch.is_grad_enabled() else F.threshold_(total, 0.0, torch.inf)
+
+
+def share(a: Tensor, total: Tensor) -> Tensor:
+    """``a / total`` for a total that is never negative, and 0 where it is 0; both must be temporaries."""
+    return a.div_(solid(total))  # one pass for the zeros where a mask takes three
 
 
 def _bias_parts(op: Affine) -> tuple[Tensor | float, Tensor | float]:
@@ -99,7 +111,7 @@ class Epsilon(Rule):
         if not self.epsilon:
             s = c
         elif self.relative:  # the unit is zero where the whole output is
-            s = divide(magnitude * c, magnitude + size)
+            s = share(magnitude * c, magnitude + size)
         else:
             s = magnitude * c / (magnitude + size)
         if op.booking:
@@ -126,28 +138,31 @@ class Gamma(Rule):
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         if op.nonneg and op.positive:
             return self._short(op, c)
-        z, positive = op.z, op.positive_with_bias()
-        up = z >= 0
+        z, relevance, boost = op.z, op.z * c, 1 + self.gamma
+        top = z.clamp(min=0)
         # |z| + γ times the sum of the output's own sign, which is P for positive and P - z for negative outputs.
-        magnitude = z.abs()
-        denominator = torch.add(magnitude, positive - z.clamp(max=0), alpha=self.gamma)
-        if op.booking:
-            op.book("empty side", torch.where(denominator == 0, z * c, torch.zeros_like(c)))
-        s = divide(magnitude * c, denominator)
+        denominator = op.positive_with_bias().mul_(self.gamma)
+        denominator = denominator.add_(top, alpha=1 + boost).sub_(z, alpha=boost)
+        # Shares of positive and of negative outputs: one of the two is zero, so that no mask is needed.
+        denominator, of_top = solid(denominator), top * c
+        of_bottom, of_top = (of_top - relevance).div_(denominator), of_top.div_(denominator)
         if op.booking and op.bias is not None:
-            own = torch.where(up, op.bias.clamp(min=0), op.bias.clamp(max=0))
-            op.book("bias", (op.bias + self.gamma * own) * s)
-        boosted = (1 + self.gamma) * s
-        return op.back(torch.where(up, boosted, s), torch.where(up, s, boosted))
+            own = torch.where(z >= 0, op.bias.clamp(min=0), op.bias.clamp(max=0))
+            op.book("bias", (op.bias + self.gamma * own) * (of_top + of_bottom))
+        return op.back(torch.add(of_bottom, of_top, alpha=boost), torch.add(of_top, of_bottom, alpha=boost))
 
     def _short(self, op: Affine, c: Tensor) -> Tensor:
-        """Non-negative inputs, and outputs of which only the positive carry relevance: one modified weight."""
-        w = op.weight
-        w = w + self.gamma * w.clamp(min=0)
-        bias = 0.0 if op.bias is None else op.bias + self.gamma * op.bias.clamp(min=0)
-        s = divide(
-            op.z * c, op.forward(op.x, w).add_(bias) if not torch.is_grad_enabled() else op.forward(op.x, w) + bias
-        )
+        """Non-negative inputs, and outputs of which only the positive carry relevance: one modified weight.
+
+        Both sides of the quotient are divided by ``1 + γ``, so that ``w + γ w⁺`` is a leaky ReLU of the weight.
+        """
+        w, bias = op.damped(1 / (1 + self.gamma)), 0.0
+        total = op.forward(op.x, w)
+        if op.bias is not None:
+            bias = F.leaky_relu(op.bias, 1 / (1 + self.gamma))
+            total = total + bias if torch.is_grad_enabled() else total.add_(bias)
+        # An output that a ReLU lets through is positive, and so is this total.
+        s = share(op.z * c, total)
         if op.booking and op.bias is not None:
             op.book("bias", bias * s)
         return op.transpose(s, w)
@@ -184,8 +199,8 @@ class AlphaBeta(Rule):
                 continue
             whole = total + bias
             if op.booking:
-                op.book("empty side", torch.where(whole == 0, weight * op.z * c, torch.zeros_like(c)))
-            s = divide(weight * op.z * c, whole)
+                op.book("empty side", torch.where(whole * weight <= 0, weight * op.z * c, torch.zeros_like(c)))
+            s = share(abs(weight) * op.z * c, whole if weight > 0 else -whole)
             carried.append(s)
             if op.booking:
                 op.book("bias", bias * s)
@@ -199,8 +214,8 @@ class ZPlus(Rule):
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         total, relevance = op.positive_sum(), op.z * c
         if op.booking:
-            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
-        return op.back(divide(relevance, total), None)
+            op.book("empty side", torch.where(total <= 0, relevance, torch.zeros_like(relevance)))
+        return op.back(share(relevance, total), None)
 
 
 @dataclass(frozen=True)
@@ -215,7 +230,7 @@ class WinnerContrast(ZPlus):
         if op.origin.depth < op.call.engine.depth:
             return super().factor(op, c)
         positive, negative = op.sums()
-        p, q = divide(op.z * c, positive.clone()), divide(-op.z * c, negative.clone())
+        p, q = share(op.z * c, positive.clone()), share(op.z * c, -negative)
         if op.booking:
             op.book("contrast", op.z * c - positive * p - negative * q)
         return op.back(p, q)
@@ -250,8 +265,8 @@ class Box(Rule):
         total = op.forward(*pair) if pair else op.forward(above, up) + op.forward(below, down)
         relevance = op.z * c
         if op.booking:
-            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
-        s = divide(relevance, total)
+            op.book("empty side", torch.where(total <= 0, relevance, torch.zeros_like(relevance)))
+        s = share(relevance, total)
         if pair:
             from_low, from_high = op.transpose(s, pair[1], pair[0]).split(above.shape[op.map.inputs], op.map.inputs)
         else:
@@ -292,8 +307,8 @@ class _WeightRule(Rule):
         total = op.forward(exists, shares)
         relevance = op.z * c
         if op.booking:
-            op.book("empty side", torch.where(total == 0, relevance, torch.zeros_like(relevance)))
-        return None, op.transpose(divide(relevance, total), shares)
+            op.book("empty side", torch.where(total <= 0, relevance, torch.zeros_like(relevance)))
+        return None, op.transpose(share(relevance, total), shares)
 
 
 @dataclass(frozen=True)
@@ -364,6 +379,24 @@ class AttnLRP(Rule):
 @dataclass(frozen=True)
 class CPLRP(Rule):
     """Attention as CP-LRP has it: the attention weights are constant, the values take all."""
+
+
+# ---------------------------------------------------------------------- soft pooling (log-sum-exp)
+
+
+@dataclass(frozen=True)
+class Gradient(Rule):
+    """Soft pooling by its gradient: ``R_k = p_k a_k R / y``; what is left of ``R`` is the entropy, and absorbed."""
+
+
+@dataclass(frozen=True)
+class Proportional(Rule):
+    """Soft pooling in proportion to the weights: ``R_k = p_k R`` (review, Section VI-A and its reference [67])."""
+
+
+@dataclass(frozen=True)
+class WinnerTakesAll(Rule):
+    """Soft pooling as hard pooling: the input with the largest weight takes all of ``R``."""
 
 
 # ---------------------------------------------------------------------- activations under plain gradients
