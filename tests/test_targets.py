@@ -238,3 +238,36 @@ def test_an_output_without_a_tensor() -> None:
 
     with pytest.raises(hw.HeadwaterError, match="list without a float tensor"):
         hw.explain(Names(4).eval(), torch.randn(3, 6, dtype=torch.float64))
+
+
+class Speaker(nn.Module):
+    """Token ids ``[N, T]`` to logits ``[N, T, V]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.read = nn.Embedding(7, 5), nn.Linear(5, 7)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read(self.embed(ids).cumsum(1))
+
+
+@pytest.mark.parametrize("ids", [[3, 1], torch.tensor([[3, 1], [6, 6]])], ids=["shared", "each"])
+def test_a_continuation_is_the_sum_of_its_tokens(ids: Any) -> None:
+    model, x = Speaker().double(), torch.tensor([[1, 2, 3, 1], [0, 5, 6, 6]])
+    e = hw.explain(model, x, target=hw.target.Continuation(ids), method="gradient_x_input")
+    parts, total = torch.as_tensor(ids).expand(2, 2), torch.zeros(2, 4, 5, dtype=torch.float64)
+    for i, position in enumerate((1, 2)):
+        for n in range(2):
+            token = hw.target.Token(position, int(parts[n, i]))
+            total[n] += hw.explain(model, x[n : n + 1], target=token, method="gradient_x_input").relevance[0]
+    assert torch.allclose(e.relevance, total)
+    assert not e.tokens()[:, 3].any()  # the last token is predicted, not read
+    single = hw.explain(model, x, target=hw.target.Continuation(ids), method="gradient_x_input", batch_size=1)
+    assert torch.allclose(e.relevance, single.relevance)
+
+
+@pytest.mark.parametrize("ids", [[], [1, 2, 3, 4], [9], [0.5], [[1], [2], [3]]])
+def test_a_continuation_that_does_not_fit(ids: Any) -> None:
+    with pytest.raises(hw.InvalidTarget, match="Continuation"):
+        hw.explain(Speaker(), torch.tensor([[1, 2, 3, 1], [0, 5, 6, 6]]), target=hw.target.Continuation(ids))

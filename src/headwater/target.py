@@ -20,7 +20,8 @@ from headwater.errors import InvalidTarget
 
 CHOICES = (
     "an int, a list or LongTensor of N ints, a function of the output that returns [N] scores, or one of "
-    "headwater.target.LogOdds(c), Margin(a, b), Neuron(layer, index), Token(position, id), Sum(), Contrast(c)"
+    "headwater.target.LogOdds(c), Margin(a, b), Neuron(layer, index), Token(position, id), Continuation(ids), Sum(), "
+    "Contrast(c)"
 )
 
 
@@ -78,6 +79,20 @@ class Token:
 
     position: int = -1
     id: int | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The logits of a whole continuation, summed over its tokens: of ``[N, T, V]``, where it ends the input.
+
+    The logit of each token is read one position before it, where a causal language model predicts it; what is padded
+    must be padded on the left.
+
+    Args:
+        ids: the tokens at the end of the input, ``[L]``, or ``[N, L]`` for each sample its own; ``L < T``.
+    """
+
+    ids: Sequence[int] | Tensor
 
 
 @dataclass(frozen=True)
@@ -151,6 +166,10 @@ def score(output: Tensor, target: Any, mask: Tensor | None = None) -> tuple[Tens
         return _against(output, target)
     if isinstance(target, Token):
         return _token(output, target)
+    if isinstance(target, Continuation):
+        ids = _continuation(output, target)
+        before = output[:, output.shape[1] - ids.shape[1] - 1 : output.shape[1] - 1]
+        return before.gather(2, ids[:, :, None]).sum((1, 2)), Continuation(ids)
     if isinstance(target, Pixels):
         return _summed(output, target.c, target.where), target.c
     return _index(output, target, mask)
@@ -222,6 +241,22 @@ def _token(output: Tensor, target: Token) -> tuple[Tensor, Any]:
     at = output[:, target.position]
     index = _predicted(at) if target.id is None else torch.full((len(output),), target.id, device=output.device)
     return at.gather(1, index[:, None]).squeeze(1), index
+
+
+def _continuation(output: Tensor, target: Continuation) -> Tensor:
+    """The continuation's token ids for each sample, ``[N, L]``."""
+    _want(output, 3, target)
+    n, length, vocabulary = output.shape
+    ids = torch.as_tensor(target.ids, device=output.device)
+    ids = ids.expand(n, -1) if ids.dim() == 1 else ids
+    if ids.dim() != 2 or len(ids) != n or not 0 < ids.shape[1] < length or ids.dtype.is_floating_point:
+        raise InvalidTarget(
+            f"Continuation(ids) of shape {tuple(ids.shape)} for an output {_shape(output)}: pass [L] or [{n}, L] token "
+            f"ids, 1 to {length - 1} of them"
+        )
+    if bool(((ids < 0) | (ids >= vocabulary)).any()):
+        raise InvalidTarget(f"Continuation(ids): the output {_shape(output)} has tokens 0 to {vocabulary - 1}")
+    return ids.long()
 
 
 def is_function(target: Any) -> bool:
@@ -316,6 +351,9 @@ def fixed(output: Tensor, target: Any, resolved: Any) -> Any:
 
 def select(target: Any, rows: Tensor, n: int) -> Any:
     """The target of the samples at these indices, where there is one for each of ``n`` samples."""
+    if isinstance(target, Continuation):
+        each = torch.as_tensor(target.ids)
+        return Continuation(each[rows.to(each.device)]) if each.dim() == 2 else target
     if isinstance(target, (LogOdds, Contrast, Token, Pixels)):
         parts = {f.name: select(getattr(target, f.name), rows, n) for f in dataclasses.fields(target)}
         return dataclasses.replace(target, **parts)
@@ -331,7 +369,7 @@ def join(targets: Sequence[Any]) -> Any:
     first = targets[0]
     if isinstance(first, Tensor):
         return torch.cat(list(targets))
-    if isinstance(first, (LogOdds, Contrast, Token, Pixels)):
+    if isinstance(first, (LogOdds, Contrast, Token, Continuation, Pixels)):
         fields = [f.name for f in dataclasses.fields(first)]
         return dataclasses.replace(first, **{k: join([getattr(t, k) for t in targets]) for k in fields})
     return first
