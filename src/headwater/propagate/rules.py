@@ -102,20 +102,21 @@ class Epsilon(Rule):
         return self.relative
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
-        z, size = op.z, torch.as_tensor(self.epsilon, dtype=op.z.dtype, device=op.z.device)
+        z = op.z
+        # Below its smallest normal number a type cannot tell the stabilizer from zero.
+        size: Tensor | float = max(self.epsilon, torch.finfo(z.dtype).smallest_normal) if self.epsilon else 0.0
         if self.relative:
-            axes = tuple(range(1, z.dim())) or (0,)
-            size = size * z.square().mean(axes, keepdim=True).sqrt()
+            size = size * z.square().mean(tuple(range(1, z.dim())) or (0,), keepdim=True).sqrt()
         # z / (z + ε sign z) is |z| / (|z| + ε), which needs no care at zero.
-        magnitude = z.abs()
         if not self.epsilon:
             s = c
         elif self.relative:  # the unit is zero where the whole output is
-            s = share(magnitude * c, magnitude + size)
+            s = share(z.abs().mul_(c), z.abs().add_(size))
         else:
-            s = magnitude * c / (magnitude + size)
+            whole = z.abs().add_(size)  # the one temporary: the logits of a language model are its largest tensor
+            s = (z / whole if torch.is_grad_enabled() else torch.div(z, whole, out=whole)).abs_().mul_(c)
         if op.booking:
-            op.book("stabilizer", torch.copysign(size, z) * s)
+            op.book("stabilizer", torch.copysign(torch.as_tensor(size, dtype=z.dtype, device=z.device), z) * s)
             if op.bias is not None:
                 op.book("bias", op.bias * s)
         return op.transpose(s)
