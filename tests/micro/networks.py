@@ -6,6 +6,7 @@ from tests.micro import (
     networks_affine,
     networks_attention,
     networks_indexing,
+    networks_operands,
     networks_pointwise,
     networks_pooling,
     networks_recurrent,
@@ -21,6 +22,7 @@ for family in (
     networks_recurrent,
     networks_attention,
     networks_indexing,
+    networks_operands,
     networks_structure,
 ):
     assert not NETWORKS.keys() & family.NETWORKS.keys(), f"a name of {family.__name__} is taken"

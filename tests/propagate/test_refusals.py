@@ -58,15 +58,15 @@ def refused(model: Any, x: Any, *patterns: str, kind: type[Exception] = hw.Headw
 
 def test_an_operator_without_a_treatment() -> None:
     def values(x: Tensor) -> Tensor:
-        return torch.linalg.eigvalsh(x[:, :, None] * x[:, None, :])
+        return torch.linalg.matrix_exp(x[:, :, None] * x[:, None, :])[:, 0]
 
     model, x = body(values)
-    refused(model, x, "eigvalsh", "'middle'", r"test_refusals\.py:\d+", "register|plan", kind=hw.UnsupportedOperator)
+    refused(model, x, "matrix_exp", "'middle'", r"test_refusals\.py:\d+", "register|plan", kind=hw.UnsupportedOperator)
     plan = hw.plan(model, x)
     gaps = [row for row in plan if row.status != "ok"]
-    assert ["eigvalsh" in row.operator for row in gaps] == [True]
+    assert ["matrix_exp" in row.operator for row in gaps] == [True]
     assert gaps[0].layer == "middle"
-    assert "eigvalsh" in str(plan)
+    assert "matrix_exp" in str(plan)
 
 
 class Cube(torch.autograd.Function):
@@ -81,6 +81,8 @@ class Cube(torch.autograd.Function):
         return 3 * x**2 * gradient
 
 
+cube = Cube.apply  # taken before the explanation, so that what its forward does stays unseen
+
 PLACES = ["before a layer", "at the output", "beside a seen path", "before an in-place operator", "at the input"]
 
 
@@ -88,16 +90,16 @@ PLACES = ["before a layer", "at the output", "beside a seen path", "before an in
 def test_a_custom_autograd_function(place: str) -> None:
     class Last(Body):
         def forward(self, x: Tensor) -> Tensor:
-            return Cube.apply(super().forward(x))
+            return cube(super().forward(x))
 
     class First(Body):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(Cube.apply(x))
+            return super().forward(cube(x))
 
     functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "before a layer": Cube.apply,
-        "beside a seen path": lambda x: x + Cube.apply(x),
-        "before an in-place operator": lambda x: Cube.apply(x).relu_(),
+        "before a layer": cube,
+        "beside a seen path": lambda x: x + cube(x),
+        "before an in-place operator": lambda x: cube(x).relu_(),
     }
     kinds: dict[str, Callable[..., nn.Module]] = {"at the output": Last, "at the input": First}
     model = kinds.get(place, Body)(functions.get(place, torch.relu)).eval()

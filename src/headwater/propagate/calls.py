@@ -32,6 +32,7 @@ class Call:
         self.engine, self.operator, self.func, self.args, self.kwargs = engine, operator, func, args, kwargs
         self.live = live
         self.layer, self.rule_name, self.status = "", "", "ok"
+        self.place = ""  # of an affine call: its layer, and which of that layer's weights it has
         self.shape: tuple[int, ...] = ()
         self.reached = False
         self.at_input = False  # an affine call that the explained input reaches first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,22 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from headwater.errors import InvalidInput, InvalidTarget
+from headwater.propagate.conditions import mask, restrict
+from headwater.propagate.layouts import Layouts
 from headwater.propagate.nested import rebuild
+from headwater.propagate.places import module_named
 from headwater.propagate.tags import Kept, product
 
 if TYPE_CHECKING:
     from headwater.propagate.engine import Propagation
+
+
+class Watcher(Layouts):
+    """Watches a run of the model for outputs that no module returns."""
+
+    def noted(self) -> dict[str, list[tuple[Any, Kept, Tensor | None]]]:
+        """Outputs found, by a name for each, as :class:`Captures` keeps them."""
+        return {}
 
 
 class Captures:
@@ -26,16 +36,22 @@ class Captures:
         engine: the engine that treats the run.
         model: the model.
         names: modules, by their names in ``model.named_modules()``.
+        through: modules at whose outputs only a part of the relevance goes on; see
+            :mod:`headwater.propagate.conditions`.
 
     Raises:
         InvalidInput: for a name that the model does not have.
     """
 
-    def __init__(self, engine: Propagation, model: Any, names: tuple[str, ...]) -> None:
-        self.engine = engine
-        engine.capturing = bool(names)
-        self.modules = {name: module_named(model, name) for name in names}
-        self.found: dict[str, list[tuple[Any, Kept, Tensor | None]]] = {name: [] for name in names}
+    def __init__(
+        self, engine: Propagation, model: Any, names: tuple[str, ...], through: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.engine, self.through = engine, through or {}
+        self.modules = {name: module_named(model, name) for name in (*names, *self.through)}
+        engine.capturing = bool(self.modules)
+        if self.through and engine.watch is None:
+            engine.watch = Layouts()
+        self.found: dict[str, list[tuple[Any, Kept, Tensor | None]]] = {name: [] for name in self.modules}
         self._hooks: list[Any] = []
         self._thread = threading.get_ident()
 
@@ -68,6 +84,11 @@ class Captures:
         value = self.engine.materialize(original)
         kept = self.engine.keeper.keep(value if self.engine.differentiable else value.detach())
         self.found[name].append((get_gradient_edge(value), kept, value))
+        if name in self.through:
+            assert isinstance(self.engine.watch, Layouts), "a condition needs to know where channels lie"
+            passing = mask(name, self.through[name], value, self.engine.watch)
+            value = restrict(self.engine, name, value, passing)
+            kept.passing = passing
         if value is original:
             return None
         if isinstance(output, Tensor):
@@ -111,37 +132,42 @@ class Captures:
                 places.append(ends)
         return places
 
+    def check(self) -> None:
+        """Refuse conditions at layers that have not run.
+
+        Raises:
+            InvalidInput: where there is one.
+        """
+        for name in self.through:
+            if not any(edge is not None for edge, *_ in self.found[name]):
+                raise InvalidInput(f"Layer {name!r} of through= did not run, or its output does not depend on x")
+
     def ends(self) -> list[Any]:
         """Gradient edges whose factors :meth:`relevance` needs, in order."""
         return [edge for ends in self._edges() for edge, _ in ends]
 
     def relevance(self, factors: list[Tensor | None]) -> dict[str, list[Tensor]]:
         """Relevance of each module's outputs, a list with one for each time it ran."""
+        return {
+            name: [sum((product(v, c) for v, c in run[1:]), product(*run[0])) for run in runs]
+            for name, runs in self._arrived(factors).items()
+        }
+
+    def parts(self, factors: list[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """Value and factor of each module's outputs, a list with one pair for each time it ran."""
+        return {name: [run[0] for run in runs] for name, runs in self._arrived(factors).items()}
+
+    def _arrived(self, factors: list[Tensor | None]) -> dict[str, list[list[tuple[Tensor, Tensor]]]]:
+        """For each run of each module the pairs of value and factor that carry its relevance; the first is its own."""
         rest, result = iter(factors), iter(self._edges())
-        layers: dict[str, list[Tensor]] = {}
+        arrived: dict[str, list[list[tuple[Tensor, Tensor]]]] = {}
         for name, runs in self.found.items():
-            layers[name] = []
+            arrived[name] = []
             for _, kept, _ in runs:
-                total = torch.zeros_like(kept.value)
-                for _, value in next(result):
-                    factor = next(rest)
-                    if factor is not None:
-                        total = total + product(value.value, factor)
-                layers[name].append(total)
-        return layers
-
-
-def module_named(model: Any, name: str) -> nn.Module:
-    """A module by its name in ``model.named_modules()``.
-
-    Raises:
-        InvalidInput: for a name that the model does not have; the text names those that are alike.
-    """
-    known = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 3) or list(known)[1:6]
-        raise InvalidInput(f"The model has no module {name!r}; it has {', '.join(map(repr, close))}")
-    return known[name]
+                found = [(value.value, next(rest)) for _, value in next(result)] or [(kept.value, None)]
+                whole = 1.0 if kept.passing is None else kept.passing
+                arrived[name].append([(v, torch.zeros_like(v) if c is None else c * whole) for v, c in found])
+        return arrived
 
 
 def activation(value: Tensor, target: Any) -> Tensor:

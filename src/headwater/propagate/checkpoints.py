@@ -1,4 +1,4 @@
-"""Activation checkpoints inside a model: while an explanation runs on this thread, they just call their function."""
+"""Checkpoints and custom Functions in a model: while an explanation runs on this thread, they just call their function."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import Any
 import torch
 from torch.utils import checkpoint
 
+from headwater.propagate.functions import explained_apply
+
 _STATE = threading.local()
 _LOCK = threading.Lock()
 _ACTIVE = 0
 _ORIGINAL: dict[str, Any] = {}
+
+
+def _explaining() -> bool:
+    return bool(getattr(_STATE, "explaining", 0))
 
 
 def _reentrant(function: type[torch.autograd.Function]) -> type:
@@ -22,14 +28,14 @@ def _reentrant(function: type[torch.autograd.Function]) -> type:
 
         @staticmethod
         def apply(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-            return run(*args) if getattr(_STATE, "explaining", 0) else function.apply(run, preserve, *args)
+            return run(*args) if _explaining() else function.apply(run, preserve, *args)
 
     return Apply
 
 
 def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
     def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        if getattr(_STATE, "explaining", 0):
+        if _explaining():
             yield  # before and after the checkpointed function nothing is to do
         else:
             yield from function(*args, **kwargs)
@@ -37,21 +43,29 @@ def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
     return steps
 
 
-_STAND_INS: dict[str, Callable[[Any], Any]] = {
-    "CheckpointFunction": _reentrant,
-    "_checkpoint_without_reentrant_generator": _generator,
+def _apply(original: Any) -> Any:
+    return explained_apply(original, _explaining)
+
+
+_STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "CheckpointFunction": (checkpoint, _reentrant),
+    "_checkpoint_without_reentrant_generator": (checkpoint, _generator),
+    "apply": (torch.autograd.Function, _apply),
 }
 
 
 @contextlib.contextmanager
 def called_directly() -> Iterator[None]:
-    """Within, checkpoints on this thread do not recompute: the mode cannot follow a second forward in the backward."""
+    """Within, on this thread, checkpoints do not recompute and custom Functions show what their forward does.
+
+    The mode cannot follow a second forward in the backward, nor look into a Function.
+    """
     global _ACTIVE
     with _LOCK:
         if not _ACTIVE:
-            _ORIGINAL.update({name: getattr(checkpoint, name) for name in _STAND_INS})
-            for name, stand_in in _STAND_INS.items():
-                setattr(checkpoint, name, stand_in(_ORIGINAL[name]))
+            for name, (owner, stand_in) in _STAND_INS.items():
+                _ORIGINAL[name] = vars(owner)[name]
+                setattr(owner, name, stand_in(_ORIGINAL[name]))
         _ACTIVE += 1
     _STATE.explaining = getattr(_STATE, "explaining", 0) + 1
     try:
@@ -61,5 +75,5 @@ def called_directly() -> Iterator[None]:
         with _LOCK:
             _ACTIVE -= 1
             if not _ACTIVE:
-                for name, value in _ORIGINAL.items():
-                    setattr(checkpoint, name, value)
+                for name, (owner, _) in _STAND_INS.items():
+                    setattr(owner, name, _ORIGINAL[name])

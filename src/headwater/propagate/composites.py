@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import InvalidComposite
-from headwater.propagate.filters import Filter
+from headwater.propagate.filters import Filter, Own
 from headwater.propagate.operators import names
 from headwater.propagate.rules import (
     CPLRP,
@@ -78,7 +78,7 @@ class Composite:
         self.has_input_rules = any(rule.at_input for rule in self.rules)
         self.has_filters = any(filter_ is not None for _, filter_ in everything)
         self.per_sample = self.has_filters or any(rule.per_sample for rule in self.rules)
-        self.needs_layers = bool(self.layers)
+        self.needs_layers = bool(self.layers) or any(rule.needs_places for rule in self.rules)
         self.rows = dict(rows)
 
     def _add(self, selector: str, row: Row) -> None:
@@ -162,7 +162,9 @@ def _row(selector: str, value: Any) -> Row:
     if not isinstance(rule, Rule):
         raise InvalidComposite(f"{selector!r} maps to {rule!r}, which is no rule: use one of headwater.rules")
     if filter_ is not None and not isinstance(filter_, Filter):
-        raise InvalidComposite(f"{selector!r}: {filter_!r} is no filter: it needs multiplier(relevance)")
+        if not callable(filter_):
+            raise InvalidComposite(f"{selector!r}: {filter_!r} is no filter: it needs multiplier(relevance)")
+        filter_ = Own(filter_)
     return rule, filter_
 
 

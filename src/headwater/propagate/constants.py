@@ -52,9 +52,9 @@ def _embed(engine: Propagation, operator: Operator, ids: int, func: Any, args: A
     looked_up = next(
         t for t in flat([args, list(kwargs.values())]) if (tag := raw_tag(t)) is not None and tag.ids == ids
     )
-    entry = engine.embedded(ids, out)
-    entry.positions = token_ids.positions_of(looked_up)
-    if operator.name == "getitem" and entry.positions.shape != out.shape[:-1]:
-        entry.positions = torch.full(out.shape[:-1], -1, device=out.device)
+    positions = token_ids.positions_of(looked_up)
+    if operator.name == "getitem" and positions.shape != out.shape[:-1]:
+        positions = torch.full(out.shape[:-1], -1, device=out.device)
+    entry = engine.embedded(ids, out, positions)
     engine.ids[ids][1].append(entry)
     return entry.live

@@ -63,10 +63,12 @@ class Propagation(Live, TorchFunctionMode):
         self.walking = False
         self.retaining = False  # the graph will be walked again
         self.capturing = False  # relevance of hidden layers is asked for
+        self.watch: Callable[[Call, Tensor], None] | None = None  # is shown every call's results
         self.depth = 0  # affine operators on the longest path, known after the forward
         self.samples = 0  # along the first axis of the input
         self.regrouped = False  # samples may lie elsewhere by now
         self.calls: list[Call] = []
+        self._places: dict[tuple[str, int, tuple[int, ...]], str] = {}
         self.folded: list[Any] = []
         self.names = places.layer_names(model) if ledger or planning or composite.needs_layers else None
 
@@ -142,19 +144,23 @@ class Propagation(Live, TorchFunctionMode):
         if self.sourced:
             sources.move(self, call, out)
         if self.composite.has_filters and not call.operator.affine and isinstance(out, Tensor):
-            out = self._filtered(call, out)
+            out = self.filtered(call, out)
         return out
 
     def gap(self, call: Call) -> Any:
-        """A call without a treatment: an error, or a row of the plan."""
-        name = call.operator.name
-        if not self.planning:
-            raise UnsupportedOperator(
-                f"No treatment for operator {name!r} {places.describe_here(self.model)}. Use an operator that "
-                "hw.plan(model, x) lists as ok, or register one with headwater.propagate.register."
-            )
-        call.status = "gap"
-        return self.native(call)
+        """A call without a treatment: an error where relevance reaches it, or a row of the plan."""
+        if self.planning:
+            call.status = "gap"
+            return self.native(call)
+        error = UnsupportedOperator(
+            f"No treatment for operator {call.operator.name!r} {places.describe_here(self.model)}. Use an operator that "
+            "hw.plan(model, x) lists as ok, or register one with headwater.propagate.register."
+        )
+
+        def refuse(*cs: Tensor | None) -> list[Tensor | None]:
+            raise error
+
+        return self.reroute(call, call.func(*call.args, **call.kwargs), unique(call.live), refuse)
 
     def _materialize(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -192,6 +198,17 @@ class Propagation(Live, TorchFunctionMode):
                 else:
                     affine.other = True
 
+    def place(self, layer: str, weight: Tensor) -> str:
+        """A name for a weight that is the same in every run: its layer, and a number where that has several.
+
+        The weight must live until the end of the run.
+        """
+        key = (layer, weight.data_ptr(), tuple(weight.shape))
+        if key not in self._places:
+            number = sum(known[0] == layer for known in self._places)
+            self._places[key] = f"{layer}#{number}" if number else layer
+        return self._places[key]
+
     # ------------------------------------------------------------------ building blocks of treatments
 
     def product(self, call: Call, operands: Sequence[Any], quotient: bool = False) -> Any:
@@ -203,9 +220,15 @@ class Propagation(Live, TorchFunctionMode):
         known = nonneg if nonneg is not None else self._nonneg(call)
         if self.composite.per_sample and not self.regrouped:
             self.regrouped = self._regroups(call, out)
+        moved = call.args[0] if call.operator.view and call.args else None
+        gate = self.tag(moved).gate if isinstance(moved, Tensor) and moved.requires_grad else None
         for t in flat([out]):
             if t.requires_grad and not any(t is x for x in call.live):
-                attach(t, Tag(self, t._version, call.depth, first=call.first, nonneg=known))
+                tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known)
+                tag.gate = gate  # a view of a gate is a gate
+                attach(t, tag)
+                if self.watch is not None:
+                    self.watch(call, t)
         if self.planning:
             first = next(iter(flat([out])), None)
             call.shape = tuple(first.shape) if first is not None else ()
@@ -331,10 +354,13 @@ class Propagation(Live, TorchFunctionMode):
         moved = [next(fresh) if isinstance(t, Tensor) and carries(t) else t for t in out]
         return self.note(call, rebuild(out, moved), nonneg)
 
-    def _filtered(self, call: Call, out: Tensor) -> Tensor:
-        """Apply the filter of a composite's row to the relevance at this operator's output."""
+    def filtered(self, call: Call, out: Tensor) -> Tensor:
+        """Apply the filter of a composite's row to the relevance at this operator's output.
+
+        A chain of elementwise functions is one function, so that it is filtered where it ends.
+        """
         filter_ = self.composite.filter_at(call)
-        if filter_ is None or call.operator.view or not out.requires_grad or self.tag(out).chain is not None:
+        if filter_ is None or call.operator.view or not out.requires_grad or self._goes_on(call, out):
             return out
         value = self.keeper.keep(out.detach())
 
@@ -346,8 +372,21 @@ class Propagation(Live, TorchFunctionMode):
             return [passed]
 
         result: Tensor = Reroute.apply(self, walk, 1, out, out)
-        attach(result, self.tag(out))
+        attach(result, self.tag(out).renewed(result._version))
+        tag = self.tag(result)
+        tag.chain = tag.call = tag.token = None  # another function begins here
         return result
+
+    def _goes_on(self, call: Call, out: Tensor) -> bool:
+        """Whether an elementwise result is a part of a function that a filter must see whole.
+
+        It is where the function needs a secant, set at its end; and after a shift or scale, with which one may begin,
+        unless that operator is filtered by its own name.
+        """
+        if self.tag(out).chain is None:
+            return False
+        name = call.operator.name
+        return self.bent([out]) or (name in ("add", "sub", "rsub", "mul", "div") and name not in self.composite.named)
 
     def warn_detached(self, call: Call) -> None:
         """Warn that the model itself ends the relevance of a live tensor here."""
@@ -389,6 +428,7 @@ class Propagation(Live, TorchFunctionMode):
         if self._randomness is not None:
             self._randomness.__exit__(None, None, None)
             self._randomness = None
+        self.watch = None
         for call in self.calls:
             call.release()
         self.calls.clear()

@@ -6,11 +6,14 @@ factor, so that relevance ``R`` becomes ``multiplier * R``; what it takes or add
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from headwater.errors import InvalidComposite
 
 
 @runtime_checkable
@@ -59,3 +62,29 @@ class FractionAmplify:
     def multiplier(self, relevance: Tensor) -> Tensor:
         share = _share(relevance)
         return torch.where(share >= self.alpha, torch.full_like(share, self.factor), torch.ones_like(share))
+
+
+@dataclass(frozen=True)
+class Own:
+    """The user's own filter: a function of the relevance that returns the multiplier; a composite makes it of one."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def multiplier(self, relevance: Tensor) -> Tensor:
+        """What the function returns.
+
+        Raises:
+            InvalidComposite: where that is no tensor that broadcasts to the relevance.
+        """
+        found = self.function(relevance)
+        try:
+            fits = torch.broadcast_shapes(found.shape, relevance.shape) == relevance.shape
+        except (AttributeError, RuntimeError):
+            fits = False
+        if not fits:
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InvalidComposite(
+                f"The filter {self.function!r} must return a multiplier that broadcasts to the relevance "
+                f"{tuple(relevance.shape)}, not {got}"
+            )
+        return found

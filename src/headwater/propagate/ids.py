@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from headwater.propagate.kinds import Operator
 
 _UNMOVED = {"to", "long", "int", "type", "clone", "contiguous", "clamp", "cpu", "cuda", "detach", "abs", "remainder"}
+_ARITHMETIC = {"add", "sub", "rsub", "mul"}  # hashes and offsets of ids
 _SCALARS = {"masked_fill": 2, "fill": 1, "setitem": 2}  # where a number may stand for an id that is no input's
 
 
@@ -27,6 +29,8 @@ def moved(operator: Operator, func: Any, args: list[Any], kwargs: dict[str, Any]
     """Positions of the ids in ``out``, the ``i``-th result: what was done to the ids is done to their positions."""
     if operator.name in _UNMOVED:
         return positions_of(args[0])
+    if operator.name in _ARITHMETIC:
+        return _of_one(args, out)
     args, kwargs = list(args), dict(kwargs)
     if operator.name in _SCALARS:
         at = _SCALARS[operator.name]
@@ -44,12 +48,41 @@ def moved(operator: Operator, func: Any, args: list[Any], kwargs: dict[str, Any]
     return found if isinstance(found, Tensor) and found.shape == out.shape else None
 
 
+def _of_one(operands: list[Any], out: Tensor) -> Tensor | None:
+    """Positions of the one operand that holds ids; ids computed from several positions have none."""
+    tags = [raw_tag(a) for a in operands if isinstance(a, Tensor)]
+    known = [tag.positions for tag in tags if tag is not None and tag.positions is not None]
+    same = known and all(p.shape == known[0].shape and bool((p == known[0]).all()) for p in known[1:])
+    return known[0].expand(out.shape) if same else None
+
+
 def _positions(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
         return [_positions(v) for v in value]
     if isinstance(value, Tensor) and value.dtype in (torch.int64, torch.int32):
         return positions_of(value)
     return value
+
+
+def moved_in_place(
+    move: Callable[[Tensor], tuple[Tensor, Tensor | None]], value: Tensor, positions: Tensor, ids: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Another point in the place of an embedding, and its multiplier, whichever way the model has laid out the ids.
+
+    Args:
+        move: maps an embedding in the layout of the explained ids, ``[*ids, D]``, to a point and multiplier like it.
+        value: the embedding as the model has it, ``[*used, D]``; rows of no explained id stay where they are.
+        positions: where in the explained ids they came from, ``[*used]``; -1 for none of them.
+        ids: the explained ids.
+    """
+    places = torch.arange(ids.numel(), device=positions.device).view(ids.shape)
+    if positions.shape == ids.shape and bool((positions == places).all()):
+        return move(value)
+    known = positions >= 0
+    ordered = value.new_zeros((ids.numel(), value.shape[-1])).index_copy(0, positions[known], value[known])
+    point, multiplier = move(ordered.view(*ids.shape, -1))
+    found = torch.where(known[..., None], point.flatten(0, -2)[positions], value)
+    return found, None if multiplier is None else multiplier.flatten(0, -2)[positions]
 
 
 def gather(parts: list[tuple[Tensor, Tensor]], ids: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from headwater.errors import UnsupportedOperator
 from headwater.propagate import places
 from headwater.propagate.calls import Call
-from headwater.propagate.nested import replace
+from headwater.propagate.nested import flat, replace
 from headwater.propagate.tags import Tag, attach
 
 if TYPE_CHECKING:
@@ -79,12 +80,17 @@ def _retag(engine: Propagation, call: Call, target: Tensor, like: Tag | None = N
             if like is not None and t is target:
                 tag = like.renewed(t._version)
             attach(t, tag)
+    if engine.watch is not None:
+        engine.watch(call, target)
 
 
 def functional(func: Any) -> Callable[..., Any]:
     """An in-place function as one that returns a new tensor."""
 
     def run(target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        others = flat([args, list(kwargs.values())])
+        if not target.dim() and others:  # the point zero of a chain, which takes the shape of constants
+            target = target.expand(torch.broadcast_shapes(*(t.shape for t in others)))
         new = target.clone()
         func(new, *args, **kwargs)
         return new

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headwater.errors import UnsupportedOperator
+from headwater.propagate import ids as token_ids
 from headwater.propagate import places
 from headwater.propagate.calls import Entry, Reroute
 from headwater.propagate.composites import Composite
@@ -33,7 +35,7 @@ class Live:
         self.keeper = Keeper()
         self.entries: list[Entry] = []
         self.ids: dict[int, tuple[Tensor, list[Entry]]] = {}  # explained token ids, and where they were embedded
-        self.move: Callable[[int, Tensor], tuple[Tensor, Tensor | None]] | None = None  # other points than the input
+        self.move: Callable[[int, int, Tensor], tuple[Tensor, Tensor | None]] | None = None  # to other points
         self._arguments: dict[int, int] = {}  # which argument of the model explained token ids are
         self._detached: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -51,17 +53,21 @@ class Live:
             self.ids[id(alias)] = (alias, [])
             self._arguments[id(alias)] = argument
             return alias
-        point, multiplier = self._moved(argument, x)
+        point, multiplier = (x, None) if self.move is None else self.move(argument, 0, x.detach())
         leaf = point if self.differentiable and point.requires_grad else point.detach().requires_grad_()
         return self.adopt(leaf, low, high, multiplier).live
 
-    def embedded(self, ids: int, value: Tensor) -> Entry:
-        """Count the embedding of explained token ids as explained input."""
-        point, multiplier = self._moved(self._arguments[ids], value)
-        return self.adopt(point if point.requires_grad else point.detach().requires_grad_(), multiplier=multiplier)
-
-    def _moved(self, argument: int, value: Tensor) -> tuple[Tensor, Tensor | None]:
-        return (value, None) if self.move is None else self.move(argument, value.detach())
+    def embedded(self, ids: int, value: Tensor, positions: Tensor) -> Entry:
+        """Count the embedding of explained token ids, which came from these positions of them, as explained input."""
+        point, multiplier = value, None
+        if self.move is not None:
+            known, earlier = self.ids[ids]
+            move = partial(self.move, self._arguments[ids], len(earlier))
+            point, multiplier = token_ids.moved_in_place(move, value.detach(), positions, known)
+        leaf = point if point.requires_grad else point.detach().requires_grad_()
+        entry = self.adopt(leaf, multiplier=multiplier)
+        entry.positions = positions
+        return entry
 
     def adopt(
         self, leaf: Tensor, low: Tensor | None = None, high: Tensor | None = None, multiplier: Tensor | None = None

@@ -34,6 +34,14 @@ class LinearMap:
     def scale(self, w: Tensor, s: Tensor) -> Tensor:
         return w * s[:, None]
 
+    def outer(self, s: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        """``Σ s x`` over samples and places for each weight: the gradient of ``(s * (w x)).sum()``, shaped like it."""
+        return s.flatten(0, -2).t() @ x.flatten(0, -2)
+
+    def inner(self, v: Tensor, w: Tensor) -> Tensor:
+        """``Σ v w`` over the inputs of each output, ``[outputs]``."""
+        return (v * w).sum(1)
+
 
 class ConvMap:
     """A batched (transposed) convolution of any dimension without bias; weight as torch has it."""
@@ -70,6 +78,18 @@ class ConvMap:
             return w * s.view(-1, *[1] * (w.dim() - 1))
         per_group = w.unflatten(0, (groups, -1)) * s.view(groups, 1, -1, *[1] * (w.dim() - 2))
         return per_group.flatten(0, 1)
+
+    def outer(self, s: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        """As for linear maps."""
+        mask = [False, True, False]
+        return torch.ops.aten.convolution_backward(s, x, w, None, *self.options, mask)[1]
+
+    def inner(self, v: Tensor, w: Tensor) -> Tensor:
+        """As for linear maps."""
+        transposed, groups = self.options[3], self.options[5]
+        if not transposed:
+            return (v * w).flatten(1).sum(1)
+        return (v * w).unflatten(0, (groups, -1)).sum(1).flatten(2).sum(2).flatten()
 
 
 class AnyMap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from headwater.errors import InvalidInput
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _TORCH = str(Path(torch.__file__).resolve().parent)
@@ -48,6 +51,19 @@ def describe_here(model: Any) -> str:
     """``in layer 'x' (file:line)`` for an error's text."""
     layer = layer_here(layer_names(model))
     return f"in {f'layer {layer!r}' if layer else 'the model itself'} ({line_here()})"
+
+
+def module_named(model: Any, name: str) -> nn.Module:
+    """A module by its name in ``model.named_modules()``.
+
+    Raises:
+        InvalidInput: for a name that the model does not have; the text names those that are alike.
+    """
+    known = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 3) or list(known)[1:6]
+        raise InvalidInput(f"The model has no module {name!r}; it has {', '.join(map(repr, close))}")
+    return known[name]
 
 
 def leads_to(tensor: Tensor, leaves: Iterable[Tensor]) -> bool:

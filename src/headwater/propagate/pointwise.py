@@ -98,7 +98,7 @@ class Chain:
         fresh = engine.tag(out)
         fresh.depth, fresh.first, fresh.nonneg = tag.depth, tag.first, tag.nonneg
         fresh.gate = "sigmoid" if self.is_gate() else None
-        tag.materialized = out
+        tag.materialized = out = engine.filtered(call, out) if engine.composite.has_filters else out
         return out
 
     def _walk(self, engine: Propagation, call: Call, y: Tensor, c: Tensor) -> Tensor:
@@ -117,8 +117,8 @@ class Chain:
             if engine.ledger:
                 call.book("divisor", product(y, c))
             return torch.zeros_like(z)
-        if engine.ledger:
-            call.book("f(0)", product(constant.expand_as(c), c))
+        if engine.ledger:  # at minus infinity (masked places) the function is constant: nothing passes
+            call.book("f(0)", product(torch.where(z.isinf(), y, constant), c))
         slope = torch.where(slope.isfinite(), slope, torch.zeros_like(slope))
         if bool((constant == 0).all()):
             still = z == 0
@@ -132,7 +132,7 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     """Any elementwise operator: extend a chain, fold a bias, or treat it as a sum, a product or a quotient."""
     name = call.operator.name
     live = call.live
-    roots = {_root(engine, t) for t in live}
+    roots = {root_of(engine, t) for t in live}
     folded = _fold(engine, call) if name in ("add", "sub", "mul", "div") and len(live) == 1 else None
     if folded is not None:
         return folded
@@ -160,7 +160,7 @@ def _complex(engine: Propagation, call: Call) -> Any:
     return engine.gap(call) if call.operator.degree == BENT else engine.native(call)
 
 
-def _root(engine: Propagation, t: Tensor) -> object:
+def root_of(engine: Propagation, t: Tensor) -> object:
     """A token that all functions of one root, and the root itself, share."""
     tag = engine.tag(t)
     if tag.chain is not None:
@@ -217,7 +217,7 @@ def _extend(engine: Propagation, call: Call) -> Any:
     before = engine.tag(first).chain
     root = before.root if before is not None else engine.keeper.keep(first)
     function = _replay(engine, call)
-    tag.chain = Chain(root, _root(engine, first), function, degree, logarithm, engine.differentiable)
+    tag.chain = Chain(root, root_of(engine, first), function, degree, logarithm, engine.differentiable)
     tag.call = call
     if degree == BENT:
         call.release()

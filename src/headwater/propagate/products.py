@@ -29,7 +29,7 @@ def product(engine: Propagation, call: Call, operands: Sequence[Any], quotient: 
     held = [operands[1]] if quotient and is_live(operands[1]) else _gates(engine, call, live)
     if held:
         if len(held) == len(live):
-            return _divisor_alone(engine, call)
+            return divisor_alone(engine, call)
         swap = {id(t): engine.hold(t) for t in held}
         call.args = replace(call.args, swap)
         call.kwargs = {k: replace(v, swap) for k, v in call.kwargs.items()}
@@ -52,7 +52,7 @@ def _gates(engine: Propagation, call: Call, live: list[Tensor]) -> list[Tensor]:
     return gates if len(gates) < len(live) else []
 
 
-def _divisor_alone(engine: Propagation, call: Call) -> Any:
+def divisor_alone(engine: Propagation, call: Call) -> Any:
     """Only a divisor is live: it is constant, so nothing passes."""
     with torch.set_grad_enabled(engine.differentiable):
         out = call.func(*call.args, **call.kwargs)
@@ -68,6 +68,7 @@ def _divisor_alone(engine: Propagation, call: Call) -> Any:
 
 def softmax(engine: Propagation, call: Call) -> Any:
     """Softmax by its gradient (AttnLRP), which absorbs; a gate in elementwise products."""
+    logarithm = "log" in call.operator.name
 
     def causes(cs: Any, factors: Any) -> None:
         x = call.live[0].detach()
@@ -75,28 +76,35 @@ def softmax(engine: Propagation, call: Call) -> Any:
             "softmax", relevance_of(call.func(*_values(call), **call.kwargs), cs[0]) - relevance_of(x, factors[0])
         )
 
-    out = engine.native(call, causes, nonneg="log" not in call.operator.name)
-    if "log" not in call.operator.name:
+    if logarithm or engine.differentiable:
+        out = engine.native(call, causes, nonneg=not logarithm)
+    else:
+        out = _safe_softmax(engine, call)
+    if not logarithm:
         engine.tag(out).gate = "softmax"
     return out
 
 
+def _safe_softmax(engine: Propagation, call: Call) -> Any:
+    """Softmax whose rows may be masked altogether: such a row is NaN, and passes nothing where the model drops it."""
+    x, dim = bind(call, "input dim", None, None)[:2]
+    with torch.no_grad():
+        out = call.func(*call.args, **call.kwargs)
+    kept, dtype = engine.keeper.keep(out), x.dtype
+    inputs = engine.keeper.keep(x.detach()) if engine.ledger else None
+
+    def walk(c: Tensor) -> list[Tensor]:
+        y = torch.nan_to_num(kept.value, nan=0.0)
+        factor = torch._softmax_backward_data(c, y, dim, y.dtype).to(dtype)
+        if inputs is not None:
+            call.book("softmax", relevance_of(kept.value, c) - relevance_of(inputs.value, factor))
+        return [factor]
+
+    return engine.reroute(call, out, [x], walk, nonneg=True)
+
+
 def _values(call: Call) -> list[Any]:
     return [a.detach() if isinstance(a, Tensor) else a for a in call.args]
-
-
-def logsumexp(engine: Propagation, call: Call) -> Any:
-    """Log-sum-exp by its gradient: the entropy of the softmax is absorbed."""
-
-    def causes(cs: Any, factors: Any) -> None:
-        x, dim, keepdim = bind(call, "input dim keepdim", None, None, False)
-        x = x.detach()
-        dims = [dim] if isinstance(dim, int) else list(dim)
-        p = (x - x.logsumexp(dims, keepdim=True)).exp()
-        entropy = -torch.where(p > 0, p * p.log(), torch.zeros_like(p)).sum(dims, keepdim=keepdim)
-        call.book("softmax", entropy * cs[0])
-
-    return engine.native(call, causes)
 
 
 def attention(engine: Propagation, call: Call) -> Any:
@@ -109,14 +117,14 @@ def attention(engine: Propagation, call: Call) -> Any:
     if extra[4]:
         allow_training(engine, "Attention has active dropout")
     if is_live(mask) or engine.differentiable:  # the fused kernels have no second derivative
-        return _written_out(engine, query, key, value, *extra[3:])
+        return written_out(engine, query, key, value, *extra[3:])
     constant = isinstance(engine.composite.attention(call), CPLRP)
     inputs = {id(t): t for t in call.live}
     # Half of the relevance goes to the values; the scores' half passes the softmax and is halved again in q kᵀ.
     scales = [0.5 if t is value else 0.25 for t in inputs.values()]
     twice = sum(1 for t in (query, key, value) if is_live(t)) > len(inputs)
     if twice or constant or (extra[4] and engine.ledger):
-        return _written_out(engine, query, key, value, *extra[3:])
+        return written_out(engine, query, key, value, *extra[3:])
 
     def causes(cs: Sequence[Tensor | None], factors: Sequence[Tensor | None]) -> None:
         if cs[0] is not None:
@@ -162,7 +170,7 @@ def _book(call: Call, bound: Sequence[Any], c: Tensor) -> None:
             call.book("constant", relevance_of(scores, c_scores) / 2)
 
 
-def _written_out(
+def written_out(
     engine: Propagation, query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout: float, causal: bool,
     scale: float | None, grouped: bool,
 ) -> Any:  # fmt: skip
@@ -195,11 +203,15 @@ _NORMALIZERS: dict[str, tuple[str, tuple[Any, ...]]] = {
 }  # names and defaults of their arguments
 
 
+def normalizer_arguments(call: Call) -> dict[str, Any]:
+    """The arguments of layer, RMS, group and instance norm by name."""
+    names, defaults = _NORMALIZERS[call.operator.name]
+    return dict(zip(names.split(), bind(call, names, *defaults), strict=False))
+
+
 def normalizer(engine: Propagation, call: Call) -> Any:
     """Layer, RMS, group and instance norm: ``y = (x - mean) / σ * w + b``, ``σ`` held, the mean's gradient kept."""
-    name = call.operator.name
-    names, defaults = _NORMALIZERS[name]
-    bound = dict(zip(names.split(), bind(call, names, *defaults), strict=False))
+    name, bound = call.operator.name, normalizer_arguments(call)
     if name == "instance_norm" and not bound["use_input_stats"]:
         return _fixed_instance_norm(engine, call, bound)
     x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
@@ -211,7 +223,7 @@ def normalizer(engine: Propagation, call: Call) -> Any:
 
     def walk(c: Tensor) -> list[Tensor]:
         x = kept.value
-        shape, axes = _groups(name, x, bound)
+        shape, axes = groups(name, x, bound)
         # Layer and RMS norm have a weight for each value of their last axes, the others one for each channel.
         per_channel = None if axes[0] < 0 else (1, -1, *[1] * (x.dim() - 2))
         w, b = (t if t is None or per_channel is None else t.view(per_channel) for t in (weight, bias))
@@ -231,7 +243,7 @@ def _fixed_instance_norm(engine: Propagation, call: Call, bound: dict[str, Any])
     return batch_norm(engine, call)
 
 
-def _groups(name: str, x: Tensor, bound: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def groups(name: str, x: Tensor, bound: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """A shape for ``x`` and the axes of it over which mean and spread are taken."""
     if name in ("layer_norm", "rms_norm"):
         return tuple(x.shape), tuple(range(-len(bound["normalized_shape"]), 0))

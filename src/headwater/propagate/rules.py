@@ -60,7 +60,7 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
 
 def solid(total: Tensor) -> Tensor:
     """A total that is never negative (a temporary), with infinity in place of 0: what is divided by it is then 0."""
-    return F.threshold(total, 0.0, torch.inf) if torch.is_grad_enabled() else F.threshold_(total, 0.0, torch.inf)
+    return F.threshold(total, 0.0, torch.inf) if torch.is_grad_enabled() else torch.threshold_(total, 0.0, torch.inf)
 
 
 def share(a: Tensor, total: Tensor) -> Tensor:
@@ -157,14 +157,14 @@ class Gamma(Rule):
 
         Both sides of the quotient are divided by ``1 + γ``, so that ``w + γ w⁺`` is a leaky ReLU of the weight.
         """
-        w, bias = op.damped(1 / (1 + self.gamma)), 0.0
+        w = op.damped(1 / (1 + self.gamma))
+        bias = None if op.bias is None else F.leaky_relu(op.bias, 1 / (1 + self.gamma))
         total = op.forward(op.x, w)
-        if op.bias is not None:
-            bias = F.leaky_relu(op.bias, 1 / (1 + self.gamma))
+        if bias is not None:
             total = total + bias if torch.is_grad_enabled() else total.add_(bias)
         # An output that a ReLU lets through is positive, and so is this total.
         s = share(op.z * c, total)
-        if op.booking and op.bias is not None:
+        if op.booking and bias is not None:
             op.book("bias", bias * s)
         return op.transpose(s, w)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from headwater.propagate import layers, products, recurrent, treatments
+from headwater.propagate import layers, operands, pooling, products, recurrent, treatments
 from headwater.propagate.kinds import Handler, Operator, native
 from headwater.propagate.pointwise import BENT, elementwise
 
@@ -36,7 +36,8 @@ row_stack block_diag pad constant_pad_nd trace norm vector_norm linalg_vector_no
 nuclear_norm frobenius_norm pdist prelu rrelu sparse_sampled_addmm _sparse_mm spmm to_dense to_sparse coalesce
 _pack_padded_sequence _pad_packed_sequence cumulative_trapezoid trapezoid trapz diff fft_fft fft_ifft fft_rfft
 fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft complex fft_fftshift fft_ifftshift
-max_unpool1d quantile nanquantile
+max_unpool1d quantile nanquantile affine_grid_generator nll_loss nll_loss_nd nll_loss2d copysign frexp ldexp
+linalg_svdvals linalg_eigvalsh fft_hfft fft_ihfft fft_rfftn fft_irfftn
 """
 _AXES = """
 transpose t T mT H mH adjoint permute movedim moveaxis swapaxes swapdims unbind select narrow getitem index_select
@@ -133,13 +134,28 @@ _TABLE = (
     _row("glu", "product", treatments.gated_linear_unit),
     _row("cosine_similarity", "product", treatments.cosine_similarity),
     _row("addcmul addcdiv", "product", treatments.add_quotient),
+    _row("pow float_power atan2 arctan2 xlogy hypot fmod remainder logaddexp", "pointwise", operands.elementwise_of_two,
+         elementwise=True, degree=BENT),
+    _row("clamp clamp_min clamp_max", "pointwise", operands.clamp, elementwise=True, degree=BENT),
+    _row("grid_sampler grid_sampler_2d grid_sampler_3d", "homogeneous", operands.grid_sampler),
+    _row("linalg_solve linalg_inv inverse linalg_pinv", "product", operands.solve),
+    _row("linalg_solve_triangular cholesky_solve", "product", operands.solve),
+    _row("linalg_det det", "product", operands.determinant),
+    _row("linalg_cholesky cholesky", "homogeneous", operands.cholesky),
+    _row("linalg_cross cross", "product", operands.cross),
+    _row("cumprod", "product", operands.cumulative_product),
+    _row("logcumsumexp", "softmax", operands.cumulative_logsumexp),
+    _row("cross_entropy_loss", "softmax", operands.cross_entropy),
+    _row("mse_loss", "pointwise", operands.squared_error),
+    _row("renorm", "normalizer", operands.renormed),
     _row("cdist pairwise_distance dist", "homogeneous", treatments.distance),
     _row("softmax _softmax special_softmax log_softmax special_log_softmax", "softmax", products.softmax),
-    _row("logsumexp special_logsumexp", "softmax", products.logsumexp),
+    _row("logsumexp special_logsumexp", "softmax", pooling.logsumexp),
     _row("layer_norm rms_norm group_norm instance_norm", "normalizer", products.normalizer),
     _row("linear", "linear", layers.linear, affine=True),
     _row("matmul mm bmm mv dot inner vdot outer ger kron _grouped_mm grouped_mm", "linear", layers.matmul, affine=True),
-    _row("einsum tensordot bilinear", "linear", layers.einsum, affine=True),
+    _row("einsum tensordot", "linear", layers.einsum, affine=True),
+    _row("bilinear", "linear", operands.bilinear),
     _row("addmm addmv baddbmm addbmm", "linear", layers.addmm, affine=True),
     _row(
         "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
@@ -159,7 +175,7 @@ _TABLE = (
 def rows() -> dict[str, Operator]:
     """The treatment of every operator that has one, by its bare name; a new dictionary at each call."""
     found = {name: operator for row in _TABLE for name, operator in row.items()}
-    for name in ("clamp", "abs", "remainder"):
+    for name in ("clamp", "abs", "remainder", "add", "sub", "mul"):  # hashes and offsets of ids
         found[name] = replace(found[name], moves_ids=True)
     for name in _AXES.split():
         found[name] = replace(found[name], moves_axes=True)

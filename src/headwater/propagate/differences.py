@@ -1,0 +1,320 @@
+"""Multipliers of differences: every operator passes on what its result's difference from a reference is made of.
+
+The model runs on the reference first and its calls are noted in order; on the explained input each nonlinear call is
+compared with its fellow there. Every treatment is exact, ``Σ c Δx = Δy``, so that the whole is: elementwise functions
+by their secant between the two points, products by their operands' midpoints, convex functions (pooling, norms,
+log-sum-exp) by their gradient at the point where they are larger, scaled; anything else is written as these parts.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from headwater.errors import UnsupportedModel
+from headwater.propagate import places
+from headwater.propagate.affine import Affine
+from headwater.propagate.calls import Call, bind
+from headwater.propagate.composites import Composite
+from headwater.propagate.engine import Propagation
+from headwater.propagate.nested import carries, flat, replace, unique
+from headwater.propagate.products import groups, normalizer_arguments, written_out
+from headwater.propagate.rules import Rule, divide
+from headwater.propagate.tags import is_live
+
+_ELEMENTWISE = {"relu", "abs", "leaky_relu", "prelu", "rrelu"}
+_CONCAVE = {"amin", "min", "minimum", "fmin", "cummin"}
+_CONVEX = """
+amax max maximum fmax cummax sort msort topk kthvalue median nanmedian mode aminmax quantile nanquantile
+max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
+adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d
+norm vector_norm linalg_vector_norm matrix_norm linalg_norm nuclear_norm frobenius_norm std var prod pdist
+where masked_fill logsumexp special_logsumexp cumprod logcumsumexp
+"""
+_SCALED = _CONCAVE | set(_CONVEX.split())  # among these some are neither: they are scaled all the same
+
+
+@dataclass
+class _Noted:
+    """A call on the reference: its arguments and results, and the input of the affine call before it."""
+
+    name: str
+    args: Any
+    kwargs: dict[str, Any]
+    live: list[Tensor]
+    results: list[Tensor]
+    below: Tensor | None
+
+
+class Difference(Rule):
+    """The rule of all operators of a model; first asked on the reference, then on the explained input.
+
+    Args:
+        reveal: treat positive and negative contributions to an elementwise function apart (RevealCancel) where an
+            affine call feeds it.
+    """
+
+    uses_linear: ClassVar[bool] = False
+
+    def __init__(self, reveal: bool) -> None:
+        self.reveal, self.noting = reveal, True
+        self._noted: list[_Noted] = []
+        self._next = 0
+        self._engine: Any = lambda: None
+
+    def factor(self, op: Affine, c: Tensor) -> Tensor:
+        return op.transpose(c)
+
+    def local(self, engine: Propagation, call: Call) -> Any:
+        if self._engine() is not engine:  # another run
+            self._engine, self._next = weakref.ref(engine), 0
+            if self.noting:
+                self._noted.clear()
+        operator, live = call.operator, unique(call.live)
+        name, kind = operator.name, operator.kind
+        if kind == "unknown":
+            return engine.gap(call)
+        if name in ("mul", "div"):
+            return self._quotient(engine, call) if name == "div" and is_live(call.args[1]) else self._bilinear(
+                engine, call
+            )  # fmt: skip
+        if operator.affine:
+            if len(call.live) > 1:
+                return self._bilinear(engine, call)
+            return operator.handler(engine, call) if self.reveal else engine.native(call)
+        if (kind == "pointwise" or name in _ELEMENTWISE) and len(live) == 1:
+            return self._elementwise(engine, call)
+        if name in _SCALED or kind == "pointwise":
+            return self._scaled(engine, call)
+        parts = _PARTS.get(name) or _PARTS.get(kind)
+        if parts is not None and name != "batch_norm":
+            return parts(engine, call)
+        special = kind in ("custom", "recurrent") or operator.checked or name in _WRITTEN
+        return operator.handler(engine, call) if special else engine.native(call)
+
+    # ------------------------------------------------------------------ the two runs
+
+    def _fellow(self, call: Call, out: Any, below: Tensor | None = None) -> _Noted | None:
+        """Note a call on the reference (None), or find the one that was noted there."""
+        if self.noting:
+            copies = {id(t): t.detach().clone() for t in flat([call.args, list(call.kwargs.values())])}
+            kwargs = {k: replace(v, copies) for k, v in call.kwargs.items()}
+            results = [t.detach().clone() for t in flat([out]) if carries(t)]
+            live = [copies[id(t)] for t in unique(call.live)]
+            self._noted.append(
+                _Noted(call.operator.name, replace(call.args, copies), kwargs, live, results, _copy(below))
+            )
+            return None
+        fellow = self._noted[self._next] if self._next < len(self._noted) else None
+        self._next += 1
+        shapes = [t.shape for t in unique(call.live)]
+        if fellow is None or fellow.name != call.operator.name or [t.shape for t in fellow.live] != shapes:
+            raise UnsupportedModel(
+                f"The model took another path on the baseline than on x: {call.operator.name!r} "
+                f"{places.describe_here(call.engine.model)} has no fellow there. Choose a baseline that takes the same."
+            )
+        return fellow
+
+    # ------------------------------------------------------------------ treatments
+
+    def _elementwise(self, engine: Propagation, call: Call) -> Any:
+        """The secant between the two points; the slope where they meet."""
+        x = call.live[0]
+        affine = engine.tag(x).affine if self.reveal else None
+        func, args, kwargs = call.func, call.args, call.kwargs
+
+        def apply(z: Tensor) -> Tensor:
+            swap = {id(x): z}
+            return func(*replace(args, swap), **{k: replace(v, swap) for k, v in kwargs.items()})
+
+        with torch.no_grad():
+            out = apply(x.detach())
+        fellow = self._fellow(call, out, None if affine is None else affine.x)
+        if fellow is None:
+            return engine.reroute(call, out, [x], lambda c: [c])
+        there, y_there = fellow.live[0], fellow.results[0]
+        if affine is not None and fellow.below is not None:
+            below = fellow.below
+            return engine.reroute(
+                call, out, [affine.live], lambda c: [_revealed(affine, below, there, apply, y_there, c)]
+            )
+        here, y_here = engine.keeper.keep(x.detach()), engine.keeper.keep(out.detach())
+
+        def walk(c: Tensor) -> list[Tensor]:
+            return [c * _secant(apply, here.value, there, y_here.value, y_there)]
+
+        return engine.reroute(call, out, [x], walk)
+
+    def _bilinear(self, engine: Propagation, call: Call) -> Any:
+        """A product of two live operands: each takes the mean of the other at both points."""
+        if len(call.live) < 2:
+            return engine.native(call)
+        with torch.no_grad():
+            out = call.func(*call.args, **call.kwargs)
+        fellow, live = self._fellow(call, out), unique(call.live)
+        if fellow is None:
+            return engine.reroute(call, out, live, lambda c: [torch.zeros_like(t) for t in live])
+        kept = [engine.keeper.keep(t.detach()) for t in live]
+
+        def walk(c: Tensor) -> list[Tensor | None]:
+            middle = [((k.value + t) / 2).requires_grad_() for k, t in zip(kept, fellow.live, strict=True)]
+            with torch.enable_grad():
+                swap = {id(t): m for t, m in zip(fellow.live, middle, strict=True)}
+                kwargs = {k: replace(v, swap) for k, v in fellow.kwargs.items()}
+                y = call_func(*replace(fellow.args, swap), **kwargs)
+            return list(torch.autograd.grad(y, middle, c, allow_unused=True))
+
+        call_func = call.func
+        return engine.reroute(call, out, live, walk)
+
+    def _quotient(self, engine: Propagation, call: Call) -> Any:
+        """``a / b`` as ``a (1 / b)``."""
+        a, b = call.args[:2]
+        quotient = engine.redo(torch.mul, a, engine.redo(torch.reciprocal, b))
+        mode = call.kwargs.get("rounding_mode")
+        return quotient if mode is None else engine.redo(torch.trunc if mode == "trunc" else torch.floor, quotient)
+
+    def _scaled(self, engine: Propagation, call: Call) -> Any:
+        """The gradient at the point whose result is larger (of a concave function: smaller), scaled for each result."""
+        with torch.no_grad():
+            out = call.func(*call.args, **call.kwargs)
+        fellow, live = self._fellow(call, out), unique(call.live)
+        if fellow is None:
+            return engine.reroute(call, out, live, lambda *cs: [torch.zeros_like(t) for t in live])
+        here = [engine.keeper.keep(t.detach()) for t in live]
+        results = [engine.keeper.keep(t.detach()) for t in flat([out]) if carries(t)]
+        func, args, kwargs, concave = call.func, call.args, call.kwargs, call.operator.name in _CONCAVE
+
+        def walk(*cs: Tensor | None) -> list[Tensor | None]:
+            steps = [k.value - t for k, t in zip(here, fellow.live, strict=True)]
+            total: list[Tensor | None] = [None] * len(live)
+            points = (
+                (live, [k.value for k in here], args, kwargs),
+                (fellow.live, fellow.live, fellow.args, fellow.kwargs),
+            )
+            for first, (old, values, a, k) in zip((True, False), points, strict=True):
+                parts = _pull(func, old, values, a, k, steps, cs, [
+                    (r.value - t, ((r.value >= t) != concave) == first)
+                    for r, t in zip(results, fellow.results, strict=True)
+                ])  # fmt: skip
+                total = [p if t is None else t if p is None else t + p for t, p in zip(total, parts, strict=True)]
+            return total
+
+        return engine.reroute(call, out, live, walk)
+
+
+def _copy(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.detach().clone()
+
+
+def _secant(apply: Any, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
+    """``Δy / Δx``, and the slope at the middle where the two points are too close to tell it."""
+    step, near = x - x0, torch.finfo(x.dtype).eps ** 0.5
+    close = step.abs() <= near * (x.abs() + x0.abs())
+    close |= (step.abs() <= near) & ((y - y0).abs() <= near * (y.abs() + y0.abs()))
+    with torch.enable_grad():
+        middle = ((x + x0) / 2).requires_grad_()
+        slope = torch.autograd.grad(apply(middle).sum(), middle)[0]
+    return torch.where(close, slope, (y - y0) / torch.where(close, torch.ones_like(step), step))
+
+
+def _revealed(affine: Affine, below: Tensor, z0: Tensor, apply: Any, y0: Tensor, c: Tensor) -> Tensor:
+    """Factor of an affine call's input through the function ``apply`` of its output, by RevealCancel.
+
+    Args:
+        affine: the call; ``below`` and ``z0``: its input and output on the reference.
+        apply: the function; ``y0``: its value there; ``c``: the factor of its result.
+    """
+    step = affine.x - below
+    linear, magnitude = affine.forward(step, affine.weight), affine.forward(step.abs(), affine.weight.abs())
+    up, down = (magnitude + linear) / 2, (linear - magnitude) / 2
+    with_up, with_down, with_both = apply(z0 + up), apply(z0 + down), apply(z0 + up + down)
+    p = c * divide((with_up - y0 + with_both - with_down) / 2, up.clone())
+    q = c * divide((with_down - y0 + with_both - with_up) / 2, down.clone())
+    return affine.transpose((p + q) / 2) + step.sign() * affine.transpose((p - q) / 2, affine.weight.abs())
+
+
+def _pull(
+    func: Any, old: Sequence[Tensor], values: Sequence[Tensor], args: Any, kwargs: Any, steps: Sequence[Tensor],
+    cs: Sequence[Tensor | None], changes: Sequence[tuple[Tensor, Tensor]],
+) -> list[Tensor | None]:  # fmt: skip
+    """Factors by the gradient of ``func`` at ``values`` for the chosen results, scaled so that they make up its change.
+
+    Args:
+        old: the tensors within ``args`` and ``kwargs`` that ``values`` stand for; ``steps``: how each differs.
+        cs: factors of the results; ``changes``: how each result differs, and where this point is the one to ask.
+    """
+    leaves = [v.detach().clone().requires_grad_() for v in values]
+    swap = {id(t): leaf for t, leaf in zip(old, leaves, strict=True)}
+    with torch.enable_grad():
+        out = func(*replace(args, swap), **{k: replace(v, swap) for k, v in kwargs.items()})
+        ends = [t for t in flat([out]) if carries(t)]
+        seeds = [torch.zeros_like(y, requires_grad=True) for y in ends]
+        back = torch.autograd.grad(ends, leaves, seeds, create_graph=True, allow_unused=True)
+        along = sum(((g * step).sum() for g, step in zip(back, steps, strict=True) if g is not None), torch.zeros(()))
+    forward = torch.autograd.grad(along, seeds, allow_unused=True, retain_graph=True)
+    weighted = []
+    for y, c, moved, (change, chosen) in zip(ends, cs, forward, changes, strict=True):
+        if c is None:
+            weighted.append(torch.zeros_like(y))
+            continue
+        moved = torch.zeros_like(y) if moved is None else moved
+        still = moved.abs() <= torch.finfo(y.dtype).tiny
+        scale = torch.where(still, torch.ones_like(y), change / torch.where(still, torch.ones_like(y), moved))
+        weighted.append(torch.where(chosen, c * scale, torch.zeros_like(y)))
+    return list(torch.autograd.grad(ends, leaves, weighted, allow_unused=True))
+
+
+def _softmax(engine: Propagation, call: Call) -> Any:
+    """``exp(x - logsumexp(x))``; without the exponential for ``log_softmax``."""
+    x, dim = bind(call, "input dim", None, -1)[:2]
+    logs = engine.redo(torch.sub, x, engine.redo(torch.logsumexp, x, dim, True))
+    return logs if "log" in call.operator.name else engine.redo(torch.exp, logs)
+
+
+def _normalized(engine: Propagation, call: Call) -> Any:
+    """Layer, RMS, group and instance norm as mean, square, reciprocal root and product."""
+    redo, name = engine.redo, call.operator.name
+    bound = normalizer_arguments(call)
+    x = bound["input"]
+    shape, axes = groups(name, x, bound)
+    y = redo(torch.reshape, x, shape)
+    if name != "rms_norm":
+        y = redo(torch.sub, y, redo(torch.mean, y, axes, True))
+    eps = torch.finfo(x.dtype).eps if bound["eps"] is None else bound["eps"]
+    spread = redo(torch.rsqrt, redo(torch.add, redo(torch.mean, redo(torch.square, y), axes, True), eps))
+    y = redo(torch.reshape, redo(torch.mul, y, spread), x.shape)
+    per_channel = None if axes[0] < 0 else (1, -1, *[1] * (x.dim() - 2))
+    for function, parameter in ((torch.mul, bound["weight"]), (torch.add, bound.get("bias"))):
+        if parameter is not None:
+            y = redo(function, y, parameter if per_channel is None else redo(torch.reshape, parameter, per_channel))
+    return y
+
+
+def _attention(engine: Propagation, call: Call) -> Any:
+    """Attention written as its products and its softmax."""
+    names = "query key value attn_mask dropout_p is_causal scale enable_gqa"
+    return written_out(engine, *bind(call, names, *[None] * 4, 0.0, False, None, False))
+
+
+_PARTS = {"softmax": _softmax, "normalizer": _normalized, "attention": _attention}
+_WRITTEN = {
+    "glu", "lerp", "cosine_similarity", "addcmul", "addcdiv", "cdist", "pairwise_distance", "dist", "var_mean",
+    "std_mean", "embedding", "embedding_bag",
+}  # fmt: skip  # their treatments write them as other operators, which are then treated here
+
+
+class Differences(Composite):
+    """One rule for every operator."""
+
+    def __init__(self, rule: Difference) -> None:
+        super().__init__({"default": rule}, plain=True, name="deeplift")
+        self.rule = rule
+
+    def row(self, call: Call) -> Rule | None:
+        return self.rule

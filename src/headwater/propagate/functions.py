@@ -1,0 +1,89 @@
+"""Custom ``autograd.Function``s: while relevance is propagated, what their forward computes is seen and treated.
+
+Relevance is a matter of what a function computes, not of the gradient that its author chose for it. So the forward
+runs as plain code under the engine. Where that would miss something (compiled code of an extension within it), the
+function runs as ever, and the engine refuses it by name where its result is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from headwater.propagate.nested import flat
+from headwater.propagate.tags import raw_tag
+
+# Packages whose compiled functions the engine sees, or which make no tensors.
+_SEEN = {*sys.stdlib_module_names, "torch", "numpy"}
+
+
+class Context:
+    """What a forward may ask of its ``ctx``; nothing is kept for a backward that will not run."""
+
+    materialize_grads = True
+
+    def __init__(self, count: int) -> None:
+        self.needs_input_grad = (True,) * count
+        self.saved_tensors: tuple[Any, ...] = ()
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        self.saved_tensors = tensors
+
+    save_for_forward = save_for_backward
+
+    def mark_dirty(self, *tensors: Any) -> None:
+        pass
+
+    mark_non_differentiable = mark_dirty
+
+    def set_materialize_grads(self, value: bool) -> None:
+        pass
+
+
+def explained_apply(original: classmethod[Any, Any, Any], explaining: Callable[[], bool]) -> Any:
+    """A stand-in for ``Function.apply``, which runs the forward as plain code where an explanation asks for it."""
+
+    def apply(function: type[Function], *args: Any, **kwargs: Any) -> Any:
+        usual = original.__get__(None, function)
+        if not explaining() or function.__module__.startswith("headwater.") or not torch.is_grad_enabled():
+            return usual(*args, **kwargs)
+        if not _propagated(args):
+            return usual(*args, **kwargs)
+        out, hidden = _watched(function, args, kwargs)
+        live = any(t.requires_grad for t in flat([out]))
+        return usual(*args, **kwargs) if hidden or not live else out
+
+    return classmethod(apply)
+
+
+def _propagated(args: Sequence[Any]) -> bool:
+    """Whether an argument is live under rules (plain gradients keep the author's backward)."""
+    tags = [raw_tag(t) for t in flat(list(args)) if t.requires_grad]
+    return any(tag is not None and not tag.weight and not tag.engine.composite.plain for tag in tags)
+
+
+def _watched(function: type[Function], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """The result of a forward run as plain code, and whether it called compiled code that the engine cannot see."""
+    hidden = False
+
+    def watch(frame: Any, event: str, called: Any) -> None:
+        nonlocal hidden
+        if event == "c_call":
+            owner = getattr(called, "__module__", None) or type(getattr(called, "__self__", None)).__module__
+            hidden = hidden or owner.partition(".")[0] not in _SEEN
+
+    before, own_setup = sys.getprofile(), function.setup_context is not Function.setup_context
+    sys.setprofile(watch)
+    try:
+        inputs = args if own_setup else (Context(len(args)), *args)
+        out = function.forward(*inputs, **kwargs)
+    finally:
+        sys.setprofile(before)
+    if own_setup or not any(out is a for a in args):
+        return out, hidden
+    return (out.view_as(out) if isinstance(out, Tensor) else out), hidden

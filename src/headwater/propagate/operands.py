@@ -1,0 +1,154 @@
+"""Operators of several live operands that are no plain product, and operators homogeneous of another degree than one.
+
+By Euler's theorem ``Σ a · ∂f/∂a = d f`` for a function of degree ``d`` in all its operands together, so its gradient
+over ``d`` conserves. Where an operand only steers (an exponent, a place to sample at, a matrix that is inverted) it is
+constant, as a gate and a divisor are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headwater.propagate.calls import bind
+from headwater.propagate.nested import replace, unique
+from headwater.propagate.pointwise import elementwise, root_of
+from headwater.propagate.products import divisor_alone
+from headwater.propagate.tags import is_live, product
+
+if TYPE_CHECKING:
+    from headwater.propagate.calls import Call
+    from headwater.propagate.engine import Propagation
+
+
+def steered(engine: Propagation, call: Call, steering: Tensor) -> Any:
+    """A call linear in its other operands: the one that steers is constant, and nothing passes where it is alone."""
+    if is_live(steering):
+        if len(unique(call.live)) < 2:
+            return divisor_alone(engine, call)
+        swap = {id(steering): engine.hold(steering)}
+        call.args = replace(call.args, swap)
+        call.kwargs = {k: replace(v, swap) for k, v in call.kwargs.items()}
+        call.live = [t for t in call.live if t is not steering]
+    return engine.native(call)
+
+
+def grid_sampler(engine: Propagation, call: Call) -> Any:
+    """Sampling at live places: the places are constant, what is sampled takes all (deformable attention)."""
+    return steered(engine, call, bind(call, "input grid", None, None)[1])
+
+
+def solve(engine: Propagation, call: Call) -> Any:
+    """Linear systems and inverses: the matrix divides, so it is constant."""
+    second = call.operator.name in ("cholesky_solve",)
+    return steered(engine, call, call.args[1] if second else call.args[0])
+
+
+def elementwise_of_two(engine: Propagation, call: Call) -> Any:
+    """An elementwise function of two tensors; of one alone, or of two functions of one tensor, a chain."""
+    a, b = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs.get("other", call.kwargs.get("exponent"))
+    if not (is_live(a) and is_live(b)) or root_of(engine, a) is root_of(engine, b):
+        return elementwise(engine, call)
+    a, b = engine.materialize(a), engine.materialize(b)
+    name = call.operator.name
+    if name in ("pow", "float_power", "atan2", "arctan2"):  # the exponent, the divisor in atan(a / b)
+        return engine.redo(call.func, a, engine.hold(b))
+    if name == "xlogy":
+        return engine.redo(torch.mul, a, engine.redo(torch.log, b))
+    if name == "logaddexp":
+        return engine.redo(torch.logsumexp, engine.redo(torch.stack, torch.broadcast_tensors(a, b)), 0)
+    engine.settle(call)
+    return engine.native(call)  # hypot, fmod, remainder: of degree one in both together
+
+
+def clamp(engine: Propagation, call: Call) -> Any:
+    """``clamp``; between live bounds a choice among tensors."""
+    name = call.operator.name
+    x, low, high = bind(call, "input max min" if name == "clamp_max" else "input min max", None, None, None)
+    low, high = (high, low) if name == "clamp_max" else (low, high)
+    if not (is_live(low) or is_live(high)):
+        return elementwise(engine, call)
+    for bound, choose in ((low, torch.maximum), (high, torch.minimum)):
+        if bound is not None:
+            x = engine.redo(choose, x, bound if isinstance(bound, Tensor) else torch.full_like(x, bound).detach())
+    return x
+
+
+def determinant(engine: Propagation, call: Call) -> Any:
+    """Of degree ``n``: each of the rows takes 1/n."""
+    return engine.local(call, 1 / max(call.live[0].shape[-1], 1))
+
+
+def cholesky(engine: Propagation, call: Call) -> Any:
+    """Of degree one half."""
+    return engine.local(call, 2.0)
+
+
+def cross(engine: Propagation, call: Call) -> Any:
+    """A product of two vectors: each takes half."""
+    return engine.product(call, list(call.args[:2]))
+
+
+def cumulative_product(engine: Propagation, call: Call) -> Any:
+    """Each of the first ``k`` values takes 1/k of the ``k``-th product."""
+    x, dim = bind(call, "input dim", None, None)
+    counts = torch.arange(1, x.shape[dim] + 1, dtype=x.dtype, device=x.device)
+    counts = counts.view(-1, *[1] * (x.dim() - 1 - dim % x.dim()))
+    return engine.local(call, gradient=lambda pull, cs: pull(cs[0] / counts))
+
+
+def cumulative_logsumexp(engine: Propagation, call: Call) -> Any:
+    """``logcumsumexp`` by its gradient, which absorbs the entropy of each softmax."""
+
+    def causes(cs: Any, factors: Any) -> None:
+        x, dim = bind(call, "input dim", None, None)
+        x = x.detach()
+        y = x.logcumsumexp(dim)
+        sides = [((x + part.log()).logcumsumexp(dim) - y).exp() for part in (x.clamp(min=0), (-x).clamp(min=0))]
+        call.book("entropy", product(y - sides[0] + sides[1], cs[0]))
+
+    return engine.native(call, causes)
+
+
+def bilinear(engine: Propagation, call: Call) -> Any:
+    """``bilinear``: a product of two inputs by weights, and a bias."""
+    a, b, weight, bias = bind(call, "input1 input2 weight bias", None, None, None, None)
+    out = engine.redo(torch.einsum, "...i,oij,...j->...o", a, weight, b)
+    return out if bias is None else engine.redo(torch.add, out, bias)
+
+
+def squared_error(engine: Propagation, call: Call) -> Any:
+    """``mse_loss``: a difference, squared."""
+    a, b, reduction = bind(call, "input target reduction", None, None, 1)
+    squares = engine.redo(torch.square, engine.redo(torch.sub, a, b))
+    if _REDUCTIONS[reduction] == "none":
+        return squares
+    return engine.redo(getattr(torch, _REDUCTIONS[reduction]), squares)
+
+
+def cross_entropy(engine: Propagation, call: Call) -> Any:
+    """The loss, as the negative log-softmax of the true class; soft or smoothed targets are weighted sums of them."""
+    x, target, weight, reduction, ignored, smoothing = bind(
+        call, "input target weight reduction ignore_index label_smoothing", None, None, None, 1, -100, 0.0
+    )
+    axis = min(1, x.dim() - 1)
+    logits = engine.redo(torch.log_softmax, x, axis)
+    if target.is_floating_point() or smoothing or is_live(target):
+        return engine.gap(call)
+    return engine.redo(F.nll_loss, logits, target, weight, ignore_index=ignored, reduction=_REDUCTIONS[reduction])
+
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def renormed(engine: Propagation, call: Call) -> Any:
+    """``renorm``: slices scaled down to a norm, which is constant."""
+    x, p, dim, most = bind(call, "input p dim maxnorm", None, None, None, None)
+    others = [d for d in range(x.dim()) if d != dim % x.dim()]
+    with torch.set_grad_enabled(engine.differentiable):
+        length = torch.linalg.vector_norm(x, p, others, keepdim=True)
+        scale = torch.where(length > most, most / (length + 1e-7), torch.ones_like(length))
+    return engine.redo(torch.mul, x, engine.hold(scale))
