@@ -1,0 +1,280 @@
+"""An independent oracle for the census: the plain gradient of a surrogate, whose every operator is rewritten.
+
+Under LRP-0 with AttnLRP each treatment is the ordinary gradient of another function with the same values: an
+activation ``f(z)`` becomes ``z`` times the constant ``(f(z) - f(0)) / z``; a gate, a divisor and a standard deviation
+are detached; a product of two tensors is half with the one and half with the other detached. So relevance is
+``x * gradient`` of that surrogate by torch's own autograd, with nothing of the engine in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import headwater as hw
+from benchmarks.census_subjects import Built
+
+TOLERANCE = 1e-3  # of the largest relevance, in float32
+_BENT = set(
+    """gelu silu mish elu selu celu softplus tanh hardswish hardtanh relu6 sigmoid hardsigmoid exp softsign logsigmoid
+    tanhshrink softshrink erf square pow hard_tanh log1p sin cos""".split()
+)
+_VIEWS = set(
+    """view reshape expand expand_as unsqueeze squeeze flatten transpose permute contiguous unflatten view_as repeat
+    movedim getitem chunk split unbind to float double""".split()
+)
+_REFUSED = set(
+    """lstm gru rnn_tanh rnn_relu clamp sqrt reciprocal log prod var logsumexp maximum minimum max min cdist grid_sampler
+    grid_sample embedding_bag multi_head_attention_forward instance_norm local_response_norm normalize norm
+    linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul cumprod complex view_as_complex polar
+    rsub scatter_reduce segment_reduce index_put cummax log_softmax""".split()
+)
+
+
+class NotApplicable(Exception):
+    """The surrogate has no rewriting for a call, or elementwise calls form one function that it does not follow."""
+
+
+class Surrogate(TorchFunctionMode):
+    """Rewrites each call on tensors that require grad (the weights do not)."""
+
+    def __init__(self, ids: Tensor | None) -> None:
+        super().__init__()
+        self.ids, self.embedded = ids, []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "").strip("_")
+        if name == "embedding" and self.ids is not None and torch.equal(args[0], self.ids):
+            self.embedded.append(func(*args, **kwargs).detach().requires_grad_())
+            return self.embedded[-1].clone()
+        if not any(_live(a) for a in (*args, *kwargs.values())) or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if name in _REFUSED or (name in _ELEMENTWISE and getattr(func, "__name__", "").strip("__") != name):
+            raise NotApplicable(name)
+        if name in _BENT:
+            return self._bent(func, *args, **kwargs)
+        rewrite = getattr(self, f"_{_ALIASES.get(name, name)}", None)
+        if rewrite is not None:
+            return rewrite(func, *args, **kwargs)
+        out = func(*args, **kwargs)
+        if name in _VIEWS:
+            for t in out if isinstance(out, (tuple, list)) else [out]:
+                _inherit(t, args[0])
+        return out
+
+    def _bent(self, func: Any, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        kwargs.pop("inplace", None)
+        if _fact(z, "bends") or _fact(z, "shifted") or any(_live(a) for a in args):
+            raise NotApplicable("a function of a function")
+        with torch.no_grad():
+            y, constant = func(z, *args, **kwargs), func(torch.zeros_like(z), *args, **kwargs)
+        with torch.enable_grad():
+            zero = torch.zeros_like(z, dtype=torch.float64).requires_grad_()
+            slope = torch.autograd.grad(func(zero, *args, **kwargs).sum(), zero)[0].to(z.dtype)
+        near = z.detach().abs() < 1e-4
+        secant = torch.where(near, slope, (y - constant) / torch.where(near, torch.ones_like(y), z.detach()))
+        out = z * secant + (y - z.detach() * secant)
+        return _mark(out, gate=bool((constant != 0).any()), root=_root(z), bends=True)
+
+    def _softmax(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return _mark(func(*args, **kwargs), gate=True)
+
+    def _rsqrt(self, func: Any, z: Tensor) -> Tensor:
+        return func(z.detach())  # the reciprocal of a divisor
+
+    def _add(self, func: Any, a: Any, b: Any, **kwargs: Any) -> Any:
+        out = func(a, b, **kwargs)
+        kept = a if _live(a) else b
+        if not (_live(a) and _live(b)) and isinstance(out, Tensor):
+            if _fact(kept, "bends"):
+                raise NotApplicable("a shifted function")
+            if not isinstance(a if kept is b else b, Tensor):
+                _mark(out, shifted=True, root=_root(kept))
+        return out
+
+    def _sub(self, func: Any, a: Any, b: Any, **kwargs: Any) -> Any:
+        return self._add(func, a, b, **kwargs)
+
+    def _mul(self, func: Any, a: Any, b: Any, **kwargs: Any) -> Any:
+        if not (_live(a) and _live(b)):
+            return _inherit(func(a, b, **kwargs), a if _live(a) else b)
+        if _root(a) is _root(b):
+            raise NotApplicable("a product of functions of one tensor")
+        gates = [_fact(t, "gate") for t in (a, b)]
+        if any(gates) and not all(gates):
+            return func(a.detach(), b, **kwargs) if gates[0] else func(a, b.detach(), **kwargs)
+        return _half(func, a, b, **kwargs)
+
+    def _div(self, func: Any, a: Any, b: Any, **kwargs: Any) -> Any:
+        if not _live(b):
+            return _inherit(func(a, b, **kwargs), a)
+        if not _live(a) or _root(a) is _root(b):
+            raise NotApplicable("div")
+        return func(a, b.detach(), **kwargs)
+
+    def _matmul(self, func: Any, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
+        return _half(func, a, b, **kwargs) if _live(a) and _live(b) else func(a, b, **kwargs)
+
+    def _addmm(self, func: Any, bias: Any, a: Tensor, b: Tensor) -> Tensor:
+        if _live(b) or _live(bias):
+            raise NotApplicable("addmm")
+        return func(bias, a, b)
+
+    def _einsum(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        live = [i for i, a in enumerate(args) if _live(a)]
+        if len(live) == 1:
+            return func(*args, **kwargs)
+        if len(live) != 2:
+            raise NotApplicable("einsum")
+        return _half(lambda a, b: func(*_put(args, live, (a, b)), **kwargs), args[live[0]], args[live[1]])
+
+    def _scaled_dot_product_attention(
+        self, func: Any, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if enable_gqa:
+            key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
+        scores = self._matmul(torch.matmul, query, key.transpose(-2, -1))
+        scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+        if attn_mask is not None:
+            boolean = attn_mask.dtype == torch.bool
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if boolean else scores + attn_mask
+        return self._matmul(torch.matmul, scores.softmax(-1), value)
+
+    def _layer_norm(
+        self, func: Any, x: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+    ) -> Tensor:
+        axes = tuple(range(-len(normalized_shape), 0))
+        spread = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt().detach()
+        out = (x - x.mean(axes, keepdim=True)) / spread
+        out = out if weight is None else out * weight
+        return out if bias is None else out + bias
+
+    def _group_norm(
+        self, func: Any, x: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+    ) -> Tensor:
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        groups = x.reshape(len(x), num_groups, -1)
+        spread = (groups.var(-1, unbiased=False, keepdim=True) + eps).sqrt().detach()
+        out = ((groups - groups.mean(-1, keepdim=True)) / spread).reshape(x.shape)
+        out = out if weight is None else out * weight.view(shape)
+        return out if bias is None else out + bias.view(shape)
+
+    def _rms_norm(self, func: Any, x: Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
+        eps = torch.finfo(x.dtype).eps if eps is None else eps
+        axes = tuple(range(-len(normalized_shape), 0))
+        out = x / (x.square().mean(axes, keepdim=True) + eps).sqrt().detach()
+        return out if weight is None else out * weight
+
+    def _glu(self, func: Any, x: Tensor, dim: int = -1) -> Tensor:
+        value, gate = x.chunk(2, dim)
+        return value * gate.sigmoid().detach()
+
+
+_ALIASES = {
+    "bmm": "matmul", "mm": "matmul", "truediv": "div", "true_divide": "div", "multiply": "mul", "rmul": "mul",
+    "imul": "mul", "iadd": "add", "radd": "add", "isub": "sub", "itruediv": "div", "rmatmul": "matmul",
+}  # fmt: skip
+_ELEMENTWISE = {*_BENT, "mul", "div"}  # whose in-place forms are not rewritten
+
+
+def _live(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _mark(t: Any, **facts: Any) -> Any:
+    if isinstance(t, Tensor):
+        t._facts = facts
+    return t
+
+
+def _fact(t: Tensor, name: str) -> Any:
+    return getattr(t, "_facts", {}).get(name)
+
+
+def _inherit(t: Any, origin: Any) -> Any:
+    return _mark(t, **getattr(origin, "_facts", {}))
+
+
+def _root(t: Tensor) -> Tensor:
+    root = _fact(t, "root")
+    return t if root is None else root
+
+
+def _put(args: Any, places: list[int], values: tuple[Tensor, Tensor]) -> list[Any]:
+    out = list(args)
+    for place, value in zip(places, values, strict=True):
+        out[place] = value
+    return out
+
+
+def _half(func: Callable[..., Tensor], a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
+    """A product whose gradient gives each factor half."""
+    return (func(a, b.detach(), **kwargs) + func(a.detach(), b, **kwargs)) / 2
+
+
+def weighted(raw: Any) -> Tensor:
+    """A sum of the output in which every value has a weight of its own."""
+    output = hw.target.select_output(raw).flatten()
+    return (output * torch.cos(torch.arange(output.numel(), dtype=output.dtype))).sum()[None]
+
+
+def surrogate(built: Built) -> list[Tensor]:
+    """Relevance of the float inputs, or of the embedded token ids, by the surrogate.
+
+    Raises:
+        NotApplicable: where a call has no rewriting here.
+    """
+    frozen = [(p, p.requires_grad) for p in built.model.parameters()]
+    for p, _ in frozen:
+        p.requires_grad_(False)
+    try:
+        values = built.inputs if isinstance(built.inputs, dict) else {"": built.inputs}
+        ids = values.get("input_ids")
+        lives = {
+            k: v.clone().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() and "mask" not in k else v
+            for k, v in values.items()
+        }
+        with torch.enable_grad(), Surrogate(ids) as mode:
+            score = weighted(built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""]))
+        leaves = [v for v in lives.values() if _live(v)]
+        if not leaves and len(mode.embedded) != 1:
+            raise NotApplicable(f"{len(mode.embedded)} embeddings of the token ids")
+        ends = [*mode.embedded[:1], *leaves] if len(mode.embedded) == 1 else leaves
+        grads = torch.autograd.grad(score, ends, allow_unused=True)
+        return [(x * (0 if g is None else g)).detach() for x, g in zip(ends, grads, strict=True)]
+    finally:
+        for p, required in frozen:
+            p.requires_grad_(required)
+
+
+def check(built: Built, target: Any) -> str:
+    """Compare with the surrogate where it applies, else with the library's own check; "agrees ..." where all is well."""
+    if isinstance(built.inputs, tuple):
+        return _selfcheck(built, target, "several inputs")
+    try:
+        expected = surrogate(built)
+    except NotApplicable as reason:
+        return _selfcheck(built, target, str(reason))
+    e = hw.explain(built.model, built.inputs, target=weighted, composite="lrp_0")
+    found = e.relevance if isinstance(e.relevance, dict) else {"": e.relevance}
+    ordered = [r for k, r in sorted(found.items(), key=lambda item: item[0] != "input_ids") if isinstance(r, Tensor)]
+    pairs = [(r, x) for r in ordered for x in expected if r.shape == x.shape]
+    if not pairs:
+        return _selfcheck(built, target, "nothing to compare")
+    scale = max(float(x.abs().max()) for _, x in pairs) or 1.0
+    gap = max(float((r - x).abs().max()) for r, x in pairs) / scale
+    return f"{'agrees' if gap < TOLERANCE else 'DISAGREES'} with the surrogate to {gap:.0e}"
+
+
+def _selfcheck(built: Built, target: Any, reason: str) -> str:
+    report = hw.selfcheck(built.model, built.inputs, target)
+    failed = ", ".join(c.name for c in report if not c.passed)
+    return f"agrees with itself (no surrogate: {reason})" if report.passed else f"FAILS {failed}"
