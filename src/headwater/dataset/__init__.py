@@ -1,0 +1,8 @@
+"""Whole data sets: resumable jobs that explain every sample, and the stores that hold what they found."""
+
+from __future__ import annotations
+
+from headwater.dataset.run import run
+from headwater.dataset.store import Rows, Store, open_store
+
+__all__ = ["Rows", "Store", "open_store", "run"]

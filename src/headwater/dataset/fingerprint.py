@@ -1,0 +1,61 @@
+"""Fingerprints: short strings that change when a model, a data set or an argument does."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def of_bytes(data: bytes | memoryview) -> str:
+    """128 bits of BLAKE2b, in hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def of_tensor(tensor: Tensor) -> str:
+    """Of type, shape and content, wherever the tensor lies."""
+    values = tensor.detach().cpu().contiguous()
+    content = values.reshape(-1).view(torch.uint8).numpy() if values.numel() else np.zeros(0, np.uint8)
+    return of_bytes(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + of_bytes(content.data).encode())
+
+
+def of_model(model: Callable[..., Any]) -> str:
+    """Of the modules and all tensors that they hold; of the code where the model is a plain function."""
+    if not isinstance(model, nn.Module):
+        return of_bytes(describe(model).encode())
+    parts = [repr(model)]
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    parts += [f"{name} {of_tensor(tensor)}" for name, tensor in tensors]
+    return of_bytes("\n".join(parts).encode())
+
+
+def describe(value: Any) -> str:
+    """A text that is equal for equal arguments in every process: tensors by content, functions by their code."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        tensor = torch.as_tensor(value)
+        return f"tensor {tuple(tensor.shape)} {of_tensor(tensor)}"
+    if isinstance(value, nn.Module):
+        return f"{type(value).__name__} {of_model(value)}"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{part.name}={describe(getattr(value, part.name))}" for part in fields(value))
+        return f"{type(value).__name__}({inner})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {describe(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(describe(part) for part in value) + "]"
+    if callable(value) and not isinstance(value, type):
+        return f"{getattr(value, '__qualname__', type(value).__qualname__)} {of_bytes(_code(value).encode())}"
+    return repr(value)
+
+
+def _code(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function if hasattr(function, "__code__") else type(function))
+    except (OSError, TypeError):  # built in, or typed at a prompt
+        return repr(getattr(getattr(function, "__code__", None), "co_code", type(function)))
