@@ -1,0 +1,17 @@
+"""Whole data sets' relevance: pooled, clustered, measured over training, and compared across models."""
+
+from __future__ import annotations
+
+from headwater.analyze.diff import Diff, diff
+from headwater.analyze.groups import FeatureGroups, boxes, channels, masks, objects, segments, windows, words
+from headwater.analyze.normalize import Normalization
+from headwater.analyze.pooling import Pooled, kmeans, pool
+from headwater.analyze.signals import Match, feature_maps, match, mean_power, over_training, redundancy, spread
+from headwater.analyze.spray import spray
+from headwater.analyze.strategies import Cluster, Spray
+
+__all__ = [
+    "Cluster", "Diff", "FeatureGroups", "Match", "Normalization", "Pooled", "Spray", "boxes", "channels", "diff",
+    "feature_maps", "kmeans", "masks", "match", "mean_power", "objects", "over_training", "pool", "redundancy",
+    "segments", "spray", "spread", "windows", "words",
+]  # fmt: skip
