@@ -4,6 +4,9 @@ import headwater as hw
 e = hw.explain(model, x)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from headwater import target, toolbox
 from headwater.errors import (
     HeadwaterError,
@@ -19,10 +22,19 @@ from headwater.errors import (
 from headwater.explain import explain, plan
 from headwater.explanation import Explanation, load
 from headwater.methods import methods
+from headwater.neuralize import neuralize
 from headwater.propagate import filters, rules
 from headwater.propagate.composites import Composite
 from headwater.propagating import propagating
+from headwater.remove import black_box
 from headwater.selfcheck import selfcheck
+
+if TYPE_CHECKING:
+    from headwater import analyze, evaluate, optimize
+    from headwater.analyze.diff import diff as diff
+    from headwater.dataset.run import run as run
+    from headwater.dataset.store import open_store as open_store
+    from headwater.evaluate.compare import compare as compare
 
 __version__ = "0.1.0"
 
@@ -38,14 +50,49 @@ __all__ = [
     "NonFinite",
     "UnsupportedModel",
     "UnsupportedOperator",
+    "analyze",
+    "black_box",
+    "compare",
+    "diff",
+    "evaluate",
     "explain",
     "filters",
     "load",
     "methods",
+    "neuralize",
+    "open_store",
+    "optimize",
     "plan",
     "propagating",
     "rules",
+    "run",
     "selfcheck",
     "target",
     "toolbox",
 ]
+
+# What takes a while to import, or needs extras, is loaded when it is asked for: a module, or a name in one.
+_LATER = {
+    "analyze": "headwater.analyze",
+    "compare": "headwater.evaluate:compare",
+    "diff": "headwater.analyze:diff",
+    "evaluate": "headwater.evaluate",
+    "open_store": "headwater.dataset:open_store",
+    "optimize": "headwater.optimize",
+    "run": "headwater.dataset:run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load one of the later names."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _LATER[name].partition(":")
+    found = import_module(module)
+    value = getattr(found, attribute) if attribute else found
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

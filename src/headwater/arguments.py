@@ -100,6 +100,10 @@ class Inputs:
         """Other values in the place of these."""
         return Inputs(list(values), self.names, self.single)
 
+    def copies(self) -> list[Any]:
+        """The values, detached and copied: a model may write to what it is called with."""
+        return [v.detach().clone() if isinstance(v, Tensor) else v for v in self.values]
+
     def call(self, model: Callable[..., Any], values: Sequence[Any]) -> Any:
         """The model on these values, passed as the user's were."""
         return model(**dict(zip(self.names, values, strict=True))) if self.names is not None else model(*values)

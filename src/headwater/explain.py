@@ -20,6 +20,7 @@ from headwater.propagate.conditions import conditions
 from headwater.propagate.engine import Propagation
 from headwater.propagate.plan import Plan, plan_calls
 from headwater.question import Question, resolve
+from headwater.remove.text import is_text, reader
 
 
 def explain(
@@ -35,6 +36,7 @@ def explain(
     seed: int = 0,
     progress: bool | None = None,
     differentiable: bool = False,
+    checkpoint: bool = False,
     allow_training: bool = False,
     through: Any = None,
     keep: Any = None,
@@ -49,7 +51,8 @@ def explain(
     Args:
         model: a module or any function of tensors; it is left as it was.
         x: a tensor ``[N, ...]``, or a tuple / dict of tensors passed on as ``model(*x)`` / ``model(**x)``. Floats are
-            explained themselves (masks are not); token ids at their embedding.
+            explained themselves (masks are not); token ids at their embedding. Also raw text, a string or a list of
+            them, for a model of texts and methods that remove: one relevance a word, ``[N, W]``, padded with zeros.
         target: what is explained; see :mod:`headwater.target`. Default: by the output's shape.
         method: a name from :func:`headwater.methods`.
         composite: a preset's name or a :class:`headwater.Composite`; None takes the method's own.
@@ -61,6 +64,8 @@ def explain(
         seed: for what is random (sampling methods, dropout under ``allow_training``).
         progress: show a progress bar; None shows one on a terminal where several batches take over a second.
         differentiable: keep the graph, so that the relevance can be differentiated by input and parameters.
+        checkpoint: keep only the inputs of the model's blocks and run each block again in the walk back: less memory
+            (long sequences, deep models) for one more forward.
         allow_training: let dropout be active.
         through: the name of a module (or a dictionary from names to what is kept there): of its output, only the
             channels in ``keep`` pass relevance on, so that the explanation is what they contribute (concept relevance
@@ -78,11 +83,13 @@ def explain(
     """
     row = methods.find(method)
     soundness.check_model(model, allow_training)
+    if is_text(x):
+        model, x = reader(model, x, row)
     if bounds is None and composite is not None:
         bounds = rule_bounds(resolve(composite))
     question = Question(
         model, Inputs.of(x), target, composite, bounds, ledger, tuple(layers), batch_size, seed, progress,
-        differentiable, allow_training, through=conditions(model, through, keep),
+        differentiable, allow_training, through=conditions(model, through, keep), checkpoint=checkpoint,
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         answer = methods.answer(row, question, options)

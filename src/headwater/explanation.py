@@ -55,11 +55,12 @@ class Explanation:
         if not self.complete:
             return None
         gap = self.output.detach() - self.reference
-        total = sum((_per_sample(r.detach(), len(gap)) for r in leaves(self.relevance)), torch.zeros_like(gap))
+        parts = leaves(self.relevance) or leaves(self.layers)  # a hidden layer may be all that was explained
+        total = sum((_per_sample(r.detach(), len(gap)) for r in parts), torch.zeros_like(gap))
         return torch.where(gap == total, torch.zeros_like(gap), (gap - total) / gap.abs())
 
     def tokens(self) -> Nested:
-        """Relevance of each token, ``[N, T]``: summed over the embedding axis, for token inputs.
+        """Relevance of each token, ``[N, T]``: summed over the embedding axis where there is one, for token inputs.
 
         Raises:
             InvalidInput: where the input was no token ids.
@@ -67,9 +68,10 @@ class Explanation:
         if isinstance(self.relevance, Tensor):
             if self.inputs is None or self.inputs.is_floating_point():
                 raise InvalidInput("tokens() needs an explanation of token ids; this input holds floats")
-            return self.relevance.sum(-1)
+            return _per_token(self.relevance, self.inputs)
         pairs = _paired(self.relevance, self.inputs)
-        found = {k: r.sum(-1) for k, r, x in pairs if r is not None and x is not None and not x.is_floating_point()}
+        ids = [(k, r, x) for k, r, x in pairs if r is not None and x is not None and not x.is_floating_point()]
+        found = {k: _per_token(r, x) for k, r, x in ids}
         if not found:
             raise InvalidInput("tokens() needs an explanation of token ids; none of these inputs is")
         return next(iter(found.values())) if len(found) == 1 else found
@@ -168,6 +170,11 @@ def _per_sample(relevance: Tensor, n: int) -> Tensor:
     if relevance.shape[:1] == (n,):
         return relevance.flatten(1).sum(1) if relevance.dim() > 1 else relevance
     return relevance.sum().expand(n) if n == 1 else torch.full((n,), torch.nan, dtype=relevance.dtype)
+
+
+def _per_token(relevance: Tensor, ids: Tensor) -> Tensor:
+    """What removes tokens whole gives each one number, what walks back one for each dimension of its embedding."""
+    return relevance.sum(-1) if relevance.dim() > ids.dim() else relevance
 
 
 def _paired(relevance: Nested, inputs: Nested) -> list[tuple[Any, Any, Any]]:

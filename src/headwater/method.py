@@ -29,6 +29,8 @@ class Method:
         complete: its relevance sums to the explained score, up to what the ledger names.
         composite: the preset it walks with, where it does; ``rules``: whether the user may give another.
         call: for what is no single explanation, the call that runs it.
+        takes: which of ``ledger``, ``layers``, ``differentiable`` and ``through`` it can serve; None stands for all of
+            them in the family propagate, and for none in the others.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Method:
     composite: str = ""
     rules: bool = False
     call: str = ""
+    takes: tuple[str, ...] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

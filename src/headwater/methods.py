@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from headwater import propagated
+from headwater import (
+    average,
+    cam,
+    concepts,
+    counterfactual,
+    deeplift,
+    optimize,
+    patterns,
+    propagated,
+    remove,
+    selectivity,
+    similarity,
+)
 from headwater.answer import Answer
 from headwater.errors import InvalidInput
 from headwater.method import Method
@@ -22,7 +36,20 @@ class Register(tuple[Method, ...]):
     __repr__ = __str__
 
 
-_METHODS = Register((*propagated.ROWS,))
+_MODULES = (
+    propagated,
+    cam,
+    concepts,
+    similarity,
+    counterfactual,
+    deeplift,
+    patterns,
+    selectivity,
+    average,
+    remove,
+    optimize,
+)
+_METHODS = Register(row for module in _MODULES for row in module.ROWS)
 
 
 def methods() -> Register:
@@ -42,6 +69,14 @@ def find(name: str) -> Method:
     raise InvalidInput(f"Unknown method {name!r}: choose from {', '.join(m.name for m in _METHODS)}")
 
 
+def _made_of(method: Method, options: dict[str, Any]) -> Method:
+    """A method that is made of another one, given that one in place of its name; ``options`` lose the name."""
+    if method.run is None or "of" not in method.options:
+        return method
+    inner = find(options.pop("of", method.options["of"]))
+    return replace(method, run=partial(method.run, of=_made_of(inner, {})))
+
+
 def answer(method: Method, question: Question, options: dict[str, Any]) -> Answer:
     """Run a method on a question.
 
@@ -59,9 +94,11 @@ def answer(method: Method, question: Question, options: dict[str, Any]) -> Answe
         if not method.rules:
             raise InvalidInput(f"Method {method.name!r} takes no composite; it is defined by its own")
         resolve(question.composite)
-    if method.family != "propagate":
-        for name in ("ledger", "layers", "differentiable"):
-            if getattr(question, name):
-                able = "methods of the family propagate, such as 'lrp'"
-                raise InvalidInput(f"Method {method.name!r} has no {name}=: only {able} have")
-    return method.run(question, **options)
+    asked = ("ledger", "layers", "differentiable", "through")
+    takes = method.takes if method.takes is not None else asked if method.family == "propagate" else ()
+    for name in asked:
+        if getattr(question, name) and name not in takes:
+            raise InvalidInput(f"Method {method.name!r} has no {name}=: 'lrp' and most of the family propagate have")
+    whole = _made_of(method, options)
+    assert whole.run is not None
+    return whole.run(question, **options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from headwater.answer import Answer
 from headwater.arguments import Inputs, select_bounds
 from headwater.batches import in_batches
 from headwater.errors import InvalidInput, InvalidTarget, NonFinite
+from headwater.propagate import soundness
 from headwater.propagate.captures import Watcher, activation
 from headwater.propagate.composites import Composite, preset
 from headwater.propagate.conditions import select as select_conditions
@@ -34,7 +36,8 @@ class Question:
         inputs: what it is called with, N samples.
         target: as the user gave it, or :meth:`fixed`.
         composite: the user's own table of rules; None leaves the choice to the method.
-        bounds, ledger, layers, batch_size, seed, progress, differentiable, allow_training: as for ``hw.explain``.
+        bounds, ledger, layers, batch_size, seed, progress, differentiable, allow_training, checkpoint: as for
+            ``hw.explain``.
         through: what may pass of the outputs of layers, as :func:`headwater.propagate.conditions.conditions` has it.
         move: other points than the inputs, at which every walk of this question runs; see :class:`headwater.walk.Walk`.
     """
@@ -53,10 +56,14 @@ class Question:
     allow_training: bool = False
     move: Move | None = None
     through: Mapping[str, Tensor] = field(default_factory=dict)
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise InvalidInput(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.checkpoint and (self.ledger or self.differentiable):
+            kept = "ledger" if self.ledger else "differentiable"
+            raise InvalidInput(f"{kept}=True needs what checkpoint=True lets go: leave one of them out")
 
     # ------------------------------------------------------------------ walk back
 
@@ -76,9 +83,9 @@ class Question:
         return self.run(walk) if move is not None else self.each(lambda batch: batch.run(walk))
 
     def each(self, answer: Callable[[Question], Answer]) -> Answer:
-        """The answers to ``batch_size`` samples at a time, joined."""
+        """The answers to ``batch_size`` samples at a time, joined; all at once where rows have their own points."""
         n = self.inputs.samples
-        if (self.batch_size or n) >= n:
+        if self.move is not None or (self.batch_size or n) >= n:
             return answer(self)
 
         def work(rows: slice) -> Answer:
@@ -94,7 +101,7 @@ class Question:
         table = resolve(composite if self.composite is None else self.composite)
         return Walk(
             self.model, table, self.bounds, self.ledger, self.layers, self.seed, self.differentiable,
-            self.allow_training, result, move, check, self.through, parts, watch,
+            self.allow_training, result, move, check, self.through, parts, watch, self.checkpoint,
         )  # fmt: skip
 
     def run(self, walk: Walk) -> Answer:
@@ -186,6 +193,18 @@ class Question:
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator of random numbers that begins at the question's seed."""
         return torch.Generator(device).manual_seed(self.seed)
+
+
+@contextlib.contextmanager
+def posed(model: Any, allow_training: bool = False) -> Iterator[None]:
+    """What every question about a model is asked in: with gradients, in eager mode, of a model that can be explained.
+
+    Raises:
+        UnsupportedModel, NonFinite: see :func:`headwater.propagate.soundness.check_model`.
+    """
+    soundness.check_model(model, allow_training)
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
+        yield
 
 
 def resolve(composite: Composite | str) -> Composite:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,13 +20,15 @@ from headwater.propagate import ids as token_ids
 from headwater.propagate import ledger as ledgers
 from headwater.propagate import soundness
 from headwater.propagate.calls import Entry
-from headwater.propagate.captures import Captures
+from headwater.propagate.captures import Captures, Watcher
 from headwater.propagate.composites import Composite
+from headwater.propagate.conditions import select as select_conditions
 from headwater.propagate.engine import Propagation
 from headwater.propagate.rules import Box
+from headwater.propagate.segments import recomputed
 from headwater.propagate.tags import product
 
-Move = Callable[[int, Tensor], tuple[Tensor, Tensor | None]]
+Move = Callable[[int, int, Tensor], tuple[Tensor, Tensor | None]]
 
 
 class _Regrouped(Exception):
@@ -38,11 +41,18 @@ class Walk:
 
     Attributes:
         model, composite, bounds, ledger, layers, seed, differentiable, allow_training: as for ``hw.explain``.
-        result: what is returned for the input: "relevance", or the "factor" itself.
-        move: puts another point in the place of each explained value: called with the argument's index and its value
-            (of token ids, their embedding), it returns the point at which the model runs and what the factor is
-            multiplied by instead of that point (None: by the point). Paths and noise are made of it.
+        result: what is returned for the input: "relevance", the "factor" itself, nothing but that of "layers", at which
+            the walk ends, or nothing but "scores", which do without the walk back.
+        move: puts another point in the place of each explained value: called with the argument's index, how often
+            that argument was met before in this run (token ids may be embedded several times) and the value (of token
+            ids, their embedding, laid out like them), it returns the point at which the model runs and what the
+            factor is multiplied by (None: by that point for relevance, not at all for factors). Paths and noise are
+            made of it.
         check: warn of softmax outputs.
+        checkpoint: let blocks of the model run again in the walk instead of keeping what happens in them.
+        through: what may pass of the outputs of layers, by name: see :mod:`headwater.propagate.conditions`.
+        parts: return value and factor of each layer's output, a pair, in place of its relevance.
+        watch: is shown every call of one run and its results; what it has noted then stands among the layers.
     """
 
     model: Callable[..., Any]
@@ -56,6 +66,10 @@ class Walk:
     result: str = "relevance"
     move: Move | None = field(default=None, compare=False)
     check: bool = True
+    through: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: bool = False
+    watch: Watcher | None = field(default=None, compare=False)
+    checkpoint: bool = False
 
     def run(self, inputs: Inputs, target: Any) -> Answer:
         """Explain one batch."""
@@ -83,7 +97,8 @@ class Walk:
         answers = []
         for i in range(n):
             rows = torch.tensor([i])
-            walk = replace(self, bounds=select_bounds(self.bounds, rows, n))
+            through = select_conditions(self.through, rows, n)
+            walk = replace(self, bounds=select_bounds(self.bounds, rows, n), through=through)
             answers.append(walk.run(inputs.select(rows), targets.select(target, rows, n)))
         return Answer.join(answers)
 
@@ -104,7 +119,10 @@ class Walk:
     def _run(self, engine: Propagation, inputs: Inputs, target: Any) -> Answer:
         entered = self.enter(engine, inputs)
         hidden = (target.layer,) if isinstance(target, targets.Neuron) else ()
-        with Captures(engine, self.model, (*self.layers, *hidden)) as captures, engine:
+        engine.watch = self.watch
+        seen = (*self.layers, *hidden)
+        forgetting = recomputed(engine, self.model, (*seen, *self.through)) if self.checkpoint else nullcontext()
+        with Captures(engine, self.model, seen, self.through) as captures, forgetting, engine:
             raw = inputs.call(self.model, entered)
             if hidden:
                 scores, resolved = captures.neuron(target), target
@@ -121,11 +139,20 @@ class Walk:
             raise InvalidInput(_unreached(inputs, engine))
         if engine.regrouped and inputs.samples > 1:
             raise _Regrouped
+        if self.result == "scores":
+            return Answer([None] * len(entered), scores.detach(), resolved)
         engine.depth = engine.tag(scores).depth
-        ends = engine.ends()
+        if self.watch is not None:
+            captures.found |= self.watch.noted()
+        captures.check()
+        ends = [] if self.result == "layers" else engine.ends()
         found = _walk(engine, scores, ends + captures.ends())
-        relevance = self._collect(engine, inputs, entered, found[: len(ends)])
-        layers = captures.relevance(found[len(ends) :])
+        if self.result == "layers":
+            relevance: list[Tensor | None] = [None] * len(entered)
+        else:
+            relevance = self._collect(engine, inputs, entered, found[: len(ends)])
+        read = captures.parts if self.parts else captures.relevance
+        layers: dict[str, list[Any]] = dict(read(found[len(ends) :]))
         return Answer(
             relevance, scores if self.differentiable else scores.detach(), resolved,
             rows=ledgers.collect(engine.calls) if self.ledger else None,
@@ -187,7 +214,7 @@ class Walk:
         value = entry.leaf if entry.multiplier is None else entry.multiplier
         value = value if self.differentiable else value.detach()
         factor = torch.zeros_like(value) if factor is None else factor
-        if self.result == "factor":
+        if self.result == "factor" and entry.multiplier is None:
             return factor
         total = product(value, factor)
         return total if extra is None else total + extra
