@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.census_subjects import Subject, mend_torchvision
 from benchmarks import census_oracle, census_trial
+from benchmarks.census_subjects import Subject, mend_torchvision
 from benchmarks.census_trial import STATUSES, Row, as_dict
 
 SOURCES = {

@@ -20,7 +20,6 @@ _CONVOLUTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "GCNConv": ("weights", {}),
     "ChebConv": ("weights", {"K": 3}),
     "SAGEConv": ("", {}),
-    "CuGraphSAGEConv": ("", {}),
     "GraphConv": ("weights", {}),
     "ResGatedGraphConv": ("", {}),
     "GATConv": ("", {"heads": 2, "concat": False}),
@@ -83,8 +82,8 @@ _AGGREGATIONS: dict[str, dict[str, Any]] = {
     "SetTransformerAggregation": {"channels": WIDTH, "heads": 2},
     "DeepSetsAggregation": {"local_nn": nn.Linear(WIDTH, WIDTH), "global_nn": nn.Linear(WIDTH, WIDTH)},
 }  # fmt: skip
-_NORMS = "BatchNorm InstanceNorm LayerNorm GraphNorm GraphSizeNorm PairNorm MeanSubtractionNorm MessageNorm DiffGroupNorm"
-_SIZED_NORMS = {"BatchNorm", "InstanceNorm", "LayerNorm", "GraphNorm", "DiffGroupNorm"}
+_NORMS = "BatchNorm InstanceNorm LayerNorm GraphNorm GraphSizeNorm PairNorm MeanSubtractionNorm MessageNorm"
+_SIZED_NORMS = {"BatchNorm", "InstanceNorm", "LayerNorm", "GraphNorm"}
 
 
 class Graph(nn.Module):

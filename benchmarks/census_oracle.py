@@ -19,20 +19,24 @@ import headwater as hw
 from benchmarks.census_subjects import Built
 
 TOLERANCE = 1e-3  # of the largest relevance, in float32
-_BENT = set(
-    """gelu silu mish elu selu celu softplus tanh hardswish hardtanh relu6 sigmoid hardsigmoid exp softsign logsigmoid
-    tanhshrink softshrink erf square pow hard_tanh log1p sin cos""".split()
-)
-_VIEWS = set(
-    """view reshape expand expand_as unsqueeze squeeze flatten transpose permute contiguous unflatten view_as repeat
-    movedim getitem chunk split unbind to float double""".split()
-)
-_REFUSED = set(
-    """lstm gru rnn_tanh rnn_relu clamp sqrt reciprocal log prod var logsumexp maximum minimum max min cdist grid_sampler
-    grid_sample embedding_bag multi_head_attention_forward instance_norm local_response_norm normalize norm
-    linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul cumprod complex view_as_complex polar
-    rsub scatter_reduce segment_reduce index_put cummax log_softmax""".split()
-)
+_BENT = """
+gelu silu mish elu selu celu softplus tanh hardswish hardtanh relu6 sigmoid hardsigmoid exp softsign logsigmoid
+tanhshrink softshrink erf square pow log1p sin cos
+"""
+_VIEWS = """
+view reshape expand expand_as unsqueeze squeeze flatten transpose permute contiguous unflatten view_as repeat
+movedim getitem chunk split unbind to float double
+"""
+_REFUSED = """
+lstm gru rnn_tanh rnn_relu clamp sqrt reciprocal log prod var logsumexp maximum minimum max min cdist grid_sampler
+grid_sample embedding_bag multi_head_attention_forward instance_norm local_response_norm normalize norm
+linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul cumprod complex view_as_complex polar
+rsub scatter_reduce segment_reduce index_put cummax log_softmax
+"""
+
+
+_BENT_NAMES, _VIEW_NAMES, _REFUSED_NAMES = (frozenset(names.split()) for names in (_BENT, _VIEWS, _REFUSED))
+_IN_PLACE = {f"{name}_" for name in (*_BENT_NAMES, "mul", "div")}  # whose in-place forms are not rewritten
 
 
 class NotApplicable(Exception):
@@ -54,15 +58,15 @@ class Surrogate(TorchFunctionMode):
             return self.embedded[-1].clone()
         if not any(_live(a) for a in (*args, *kwargs.values())) or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if name in _REFUSED or (name in _ELEMENTWISE and getattr(func, "__name__", "").strip("__") != name):
+        if name in _REFUSED_NAMES or getattr(func, "__name__", "") in _IN_PLACE:
             raise NotApplicable(name)
-        if name in _BENT:
+        if name in _BENT_NAMES:
             return self._bent(func, *args, **kwargs)
         rewrite = getattr(self, f"_{_ALIASES.get(name, name)}", None)
         if rewrite is not None:
             return rewrite(func, *args, **kwargs)
         out = func(*args, **kwargs)
-        if name in _VIEWS:
+        if name in _VIEW_NAMES:
             for t in out if isinstance(out, (tuple, list)) else [out]:
                 _inherit(t, args[0])
         return out
@@ -182,7 +186,6 @@ _ALIASES = {
     "bmm": "matmul", "mm": "matmul", "truediv": "div", "true_divide": "div", "multiply": "mul", "rmul": "mul",
     "imul": "mul", "iadd": "add", "radd": "add", "isub": "sub", "itruediv": "div", "rmatmul": "matmul",
 }  # fmt: skip
-_ELEMENTWISE = {*_BENT, "mul", "div"}  # whose in-place forms are not rewritten
 
 
 def _live(value: Any) -> bool:
@@ -256,7 +259,7 @@ def surrogate(built: Built) -> list[Tensor]:
 
 
 def check(built: Built, target: Any) -> str:
-    """Compare with the surrogate where it applies, else with the library's own check; "agrees ..." where all is well."""
+    """Compare with the surrogate where it applies, else ask the library's own check; "agrees ..." if all is well."""
     if isinstance(built.inputs, tuple):
         return _selfcheck(built, target, "several inputs")
     try:

@@ -22,7 +22,7 @@ from benchmarks.census_subjects import Built, NotBuilt, Subject, runs
 MOST_PARAMETERS = 80_000_000
 VOCABULARY = 128
 # Tasks whose output is scores come first; a type that serves none of them is taken as its bare model.
-TASKS = """
+_TASKS = """
 MODEL_FOR_CAUSAL_LM MODEL_FOR_MASKED_LM MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM MODEL_FOR_IMAGE_TEXT_TO_TEXT
 MODEL_FOR_IMAGE_CLASSIFICATION MODEL_FOR_VIDEO_CLASSIFICATION MODEL_FOR_AUDIO_CLASSIFICATION MODEL_FOR_CTC
 MODEL_FOR_SPEECH_SEQ_2_SEQ MODEL_FOR_SEMANTIC_SEGMENTATION MODEL_FOR_UNIVERSAL_SEGMENTATION MODEL_FOR_OBJECT_DETECTION
@@ -32,7 +32,7 @@ MODEL_FOR_VISUAL_QUESTION_ANSWERING MODEL_FOR_MULTIMODAL_LM MODEL_FOR_TOKEN_CLAS
 MODEL_FOR_IMAGE_TO_IMAGE MODEL_FOR_MASK_GENERATION MODEL_FOR_KEYPOINT_DETECTION MODEL_FOR_KEYPOINT_MATCHING
 MODEL_FOR_TEXT_TO_SPECTROGRAM MODEL_FOR_TEXT_TO_WAVEFORM MODEL_FOR_IMAGE_MATTING MODEL_FOR_POSE_ESTIMATION
 MODEL_FOR_DECISION MODEL MODEL_FOR_BACKBONE MODEL_FOR_TEXT_ENCODING
-""".split()
+"""
 
 _LAYERS = re.compile(r"(num|n)_.*(layers?|blocks)(_\w+)?$|(encoder|decoder)_layers$|^(n_)?layers?$|^(\w+_)?depth$")
 _WIDTH = re.compile(
@@ -47,7 +47,7 @@ _NO_WIDTH = re.compile(
 _OPEN = {"vocab_size": VOCABULARY, "num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1,
          "topk_group": 1, "moe_intermediate_size": 16}  # fmt: skip
 REQUIRED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("autoformer", "informer", "time_series_transformer"), {"prediction_length": 8}),
+    kind: {"prediction_length": 8} for kind in ("autoformer", "informer", "time_series_transformer")
 }
 _EXPERTS = re.compile(r"experts?$|num_experts|n_routed|expert_num")
 _CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_topk|n_group$|topk_group|moe_k|num_selected")
@@ -59,7 +59,7 @@ def subjects() -> list[Subject]:
     for common in ("llama.modeling_llama", "bart.modeling_bart", "vit.modeling_vit", "mixtral.modeling_mixtral"):
         importlib.import_module(f"transformers.models.{common}")  # once here rather than in every process
     classes: dict[str, str] = {}
-    for task in TASKS:
+    for task in _TASKS.split():
         for kind, names in getattr(auto, f"{task}_MAPPING_NAMES").items():
             classes.setdefault(kind, names if isinstance(names, str) else names[0])
     unique = {name: kind for kind, name in reversed(classes.items())}
@@ -138,7 +138,7 @@ def _kept_layers(facts: Mapping[str, Any]) -> tuple[int, list[int]]:
     kinds = next(
         (v for k in ("layer_types", "layers_block_type") if isinstance(v := facts.get(k), list) and len(v) == total), []
     )
-    kept = [i for i in range(min(2, total))]
+    kept = list(range(min(2, total)))
     for i, kind in enumerate(kinds):
         if kind not in [kinds[k] for k in kept]:
             kept.append(i)
@@ -146,7 +146,7 @@ def _kept_layers(facts: Mapping[str, Any]) -> tuple[int, list[int]]:
 
 
 def _shrunk(key: str, value: Any, divisor: int, image: bool, facts: Mapping[str, Any], kept: Any) -> Any:
-    total, layers = kept
+    layers = kept[1]
     if isinstance(value, bool) or key in ("id2label", "label2id"):
         return value
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
@@ -157,7 +157,7 @@ def _shrunk(key: str, value: Any, divisor: int, image: bool, facts: Mapping[str,
         return _shrunk_list(key, value, divisor, image, kept)
     if not isinstance(value, int):
         return value
-    if key.endswith("token_id") or key.endswith("token_index"):
+    if key.endswith(("token_id", "token_index")):
         return value if value < VOCABULARY - 40 else VOCABULARY - 1 - value % 40
     if "vocab" in key and value > VOCABULARY:
         return VOCABULARY
@@ -193,14 +193,14 @@ def _shrunk_list(key: str, value: Any, divisor: int, image: bool, kept: Any) -> 
         return type(value)(min(v, 2) for v in value)
     if total and len(value) == total and total > len(layers):
         value = type(value)(value[i] for i in layers)
-    if total and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        if re.search(r"layer_ids|indices|indexes|_layers$|layers_idx", key):
-            return type(value)(layers.index(v) if v in layers else min(v, len(layers)) for v in value)
+    numbers = bool(value) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    if total and numbers and re.search(r"layer_ids|indices|indexes|_layers$|layers_idx", key):
+        return type(value)(layers.index(v) if v in layers else min(v, len(layers)) for v in value)
     if key == "mrope_section":
         return type(value)(max(v // divisor, 1) for v in value)
     if key in ("image_size", "input_size", "img_size"):
         return type(value)(64 if isinstance(v, int) and v > 64 else v for v in value) if image else value
-    if value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+    if numbers:
         return type(value)(_narrow(key, v, divisor) for v in value) if min(value) >= 24 else value
     return value
 

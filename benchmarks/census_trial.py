@@ -185,4 +185,5 @@ def _trace(error: BaseException) -> str:
 
 
 def as_dict(row: Row) -> dict[str, Any]:
+    """A row as JSON takes it."""
     return asdict(row)

@@ -13,10 +13,10 @@ import torch
 from benchmarks.census_subjects import Built, NotBuilt, Subject, first_that_runs
 
 MOST_PARAMETERS = 120_000_000
-_SIZES = (
-    "test atto femto pico nano zepto xxtiny xtiny xxt xt t0 xxs xs mini tiny lite small s m medium base b l large "
-    "xlarge xl so400m huge h giant g giantopt gigantic enormous e 7b 6b"
-).split()
+_SIZES = """
+test atto femto pico nano zepto xxtiny xtiny xxt xt t0 xxs xs mini tiny lite small s m medium base b l large
+xlarge xl so400m huge h giant g giantopt gigantic enormous e 7b 6b
+"""
 
 
 def timm() -> list[Subject]:
@@ -34,7 +34,8 @@ def timm() -> list[Subject]:
 def _size(name: str) -> tuple[int, int, int, str]:
     """How large a variant is by its name: words of size first, then numbers."""
     words = name.split("_")
-    rank = min((_SIZES.index(w) for w in words if w in _SIZES), default=_SIZES.index("medium"))
+    sizes = _SIZES.split()
+    rank = min((sizes.index(w) for w in words if w in sizes), default=sizes.index("medium"))
     number = re.search(r"\d+", name)
     return rank, int(number.group()) if number else 0, len(name), name
 

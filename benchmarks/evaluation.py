@@ -104,17 +104,17 @@ def joined(parts: Sequence[Comparison]) -> dict[str, dict[str, Tensor]]:
 
 
 def fallen(curves: Tensor) -> Tensor:
-    """Curves ``[N, steps + 1]`` in units of the score's whole fall: from 1 to 0.
+    """Curves ``[N, steps + 1]`` less their ends, in units of the mean fall from the whole picture to none of it.
 
-    Scores have no natural zero; the fall makes samples comparable.
+    Scores have no natural zero, and start and end are the same for all methods.
     """
     start, end = curves[:, :1], curves[:, -1:]
-    return (curves - end) / (start - end).clamp(min=1e-6)
+    return (curves - end) / (start - end).mean()
 
 
 def relative_areas(curves: Tensor) -> Tensor:
-    """Each sample's area under its curve in units of the whole fall, ``[N]``: 1 for one that stays up to the end."""
-    return fallen(curves).trapezoid(dx=1 / (curves.shape[1] - 1), dim=1)
+    """Each sample's area under its curve in the same units, ``[N]``: about 1 where it stays up to the end."""
+    return torch.trapezoid(fallen(curves), dx=1 / (curves.shape[1] - 1), dim=1)
 
 
 def report(name: str, kind: str, parts: Sequence[Comparison]) -> str:
@@ -169,8 +169,8 @@ def flipping_cost(model: nn.Module, x: Tensor, steps: int = 15, rounds: int = 5,
         )
 
     calls: dict[str, Callable[[], Any]] = {
-        "pixels, zero": flip(None, "zero"), "pixels, inpaint": flip(None, "inpaint"), "values, mean": flip("value", "mean"),
-        "patches of 9x9, uniform": flip(9, "uniform"), "patches of 31x17, blur": flip((31, 17), "blur"),
+        "pixels, zero": flip(None, "zero"), "pixels, inpaint": flip(None, "inpaint"),
+        "values, mean": flip("value", "mean"), "patches of 9x9, uniform": flip(9, "uniform"), "patches of 31x17, blur": flip((31, 17), "blur"),
     }  # fmt: skip
     if importlib.util.find_spec("quantus"):
         calls["Quantus, patches of 56x56, black"] = _quantus(model, x, relevance, target, steps)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import headwater as hw
-from benchmarks import census, census_oracle, census_operators, census_trial
+from benchmarks import census, census_operators, census_oracle, census_trial
 from benchmarks.census_subjects import Built, NotBuilt, Subject, enliven
 from benchmarks.census_trial import Row, trial
 

@@ -13,6 +13,7 @@ from headwater.arguments import Inputs, rule_bounds
 from headwater.errors import InvalidInput
 from headwater.explanation import Explanation
 from headwater.method import Method
+from headwater.neuralize import explain_estimator, is_estimator
 from headwater.propagate import ledger as ledgers
 from headwater.propagate import soundness
 from headwater.propagate.composites import Composite
@@ -49,7 +50,8 @@ def explain(
     constant gates and divisors, secants for activations.
 
     Args:
-        model: a module or any function of tensors; it is left as it was.
+        model: a module or any function of tensors; it is left as it was. Also a fitted scikit-learn estimator or
+            pipeline: explained as the network that :func:`headwater.neuralize` makes of it, or by removal.
         x: a tensor ``[N, ...]``, or a tuple / dict of tensors passed on as ``model(*x)`` / ``model(**x)``. Floats are
             explained themselves (masks are not); token ids at their embedding. Also raw text, a string or a list of
             them, for a model of texts and methods that remove: one relevance a word, ``[N, W]``, padded with zeros.
@@ -81,6 +83,12 @@ def explain(
 
     Source: Samek et al. 2021 (review), Section V and Algorithms 6-8.
     """
+    if is_estimator(model):
+        return explain_estimator(
+            explain, model, x, target, method, composite=composite, bounds=bounds, ledger=ledger, layers=layers,
+            batch_size=batch_size, seed=seed, progress=progress, differentiable=differentiable, checkpoint=checkpoint,
+            allow_training=allow_training, through=through, keep=keep, **options,
+        )  # fmt: skip
     row = methods.find(method)
     soundness.check_model(model, allow_training)
     if is_text(x):

@@ -115,7 +115,7 @@ def feature_maps(model: Any, x: Any, layers: Sequence[str] | None = None) -> Fea
     return FeatureMaps({k: v if v.dim() < 3 else v.movedim(watch.axis(v), 1) for k, v in found.items()})
 
 
-def filters(model: nn.Module, layer: str | None = None) -> Tensor:
+def filter_weights(model: nn.Module, layer: str | None = None) -> Tensor:
     """The weights of a convolution ``[out, in, *size]``, by default of the first; ``show.maps.filters`` draws them.
 
     Raises:

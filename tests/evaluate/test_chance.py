@@ -64,7 +64,7 @@ def test_null_maps_of_permuted_labels() -> None:
         torch.manual_seed(0)
         model = nn.Linear(10, 2)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-        for _ in range(40):
+        for _ in range(30):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), labels).backward()
             optimizer.step()
@@ -76,7 +76,7 @@ def test_null_maps_of_permuted_labels() -> None:
     def difference(model: nn.Linear, x: torch.Tensor, target: object) -> torch.Tensor:
         return (model.weight[1] - model.weight[0]).detach().expand(1, 10)
 
-    null = permuted_label_maps(train, y, x[:1], difference, draws=29)
+    null = permuted_label_maps(train, y, x[:1], difference, draws=19)
     found = significance(weight, null, scale="none")
     assert found.significant[0].nonzero().flatten().tolist() == [3]
 

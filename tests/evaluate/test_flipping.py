@@ -144,7 +144,7 @@ def test_features_of_the_users_own_and_of_different_number() -> None:
     kept = pixel_flipping(model, x[:1], relevance[:1], features=untouched[:1], imputer=0.0)
     half = x[:1].clone()
     half[..., 6:] = 0
-    assert float(kept.curves[0, -1]) == pytest.approx(float(model(half)[0, model(x[:1]).argmax()]), abs=1e-6)
+    assert kept.curves[0, -1].item() == pytest.approx(model(half)[0, model(x[:1]).argmax()].item(), abs=1e-6)
 
 
 def test_words_are_deleted_with_their_mask() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import headwater as hw
-from headwater.feature_maps import feature_maps, filters
+from headwater.feature_maps import feature_maps, filter_weights
 from headwater.show.maps import feature_maps as draw_maps
 from headwater.show.maps import filters as draw_filters
 from tests.reference.audit import assert_same, fingerprint
@@ -55,12 +55,12 @@ def test_statistics_of_each_channel() -> None:
 
 def test_filters_of_the_first_convolution() -> None:
     model = double(Net())
-    assert torch.equal(filters(model), model.first.weight)
-    assert torch.equal(filters(model, "up"), model.up.weight.transpose(0, 1))
+    assert torch.equal(filter_weights(model), model.first.weight)
+    assert torch.equal(filter_weights(model, "up"), model.up.weight.transpose(0, 1))
     with pytest.raises(hw.InvalidInput, match="no convolution 'head'"):
-        filters(model, "head")
+        filter_weights(model, "head")
     with pytest.raises(hw.InvalidInput, match="no convolution;"):
-        filters(nn.Linear(2, 2))
+        filter_weights(nn.Linear(2, 2))
 
 
 def test_refusals() -> None:

@@ -159,7 +159,8 @@ def test_draws_are_averaged_and_their_error_told() -> None:
     "options",
     [
         {"window": 0}, {"window": (2, 2, 2, 2)}, {"window": "wide"}, {"stride": -1}, {"window": 2.5},
-        {"imputer": "fog"}, {"imputer": "marginal"}, {"imputer": object()}, {"argument": "x"}, {"layer": "nothing"}, {"argument": 3},
+        {"imputer": "fog"}, {"imputer": "marginal"}, {"imputer": object()}, {"argument": "x"}, {"argument": 3},
+        {"layer": "nothing"},
     ],
 )  # fmt: skip
 def test_refusals(options: dict[str, Any]) -> None:

@@ -48,10 +48,10 @@ def plot_curves(
         place = others.index(name) if name in others else 0
         colour = "0.55" if name == CHANCE else COLOURS[place % len(COLOURS)]
         style = "--" if name == CHANCE else DASHES[place // len(COLOURS) % len(DASHES)]
-        low, high = flipping.interval(confidence)
-        at = 100 * flipping.fractions
+        low, high = (end.numpy() for end in flipping.interval(confidence))
+        at = (100 * flipping.fractions).numpy()
         axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
-        axes.plot(at, flipping.curve, style, color=colour, label=f"{name} ({flipping.area:.3g})", linewidth=1.6)
+        axes.plot(at, flipping.curve.numpy(), style, color=colour, label=f"{name} ({flipping.area:.3g})", linewidth=1.6)
     settings = next(iter(flippings.values())).settings
     done = "inserted" if settings.get("insert") else "removed"
     unit = settings.get("features", "feature")
@@ -130,7 +130,7 @@ def _strips(scaled: Mapping[str, Tensor], heads: Sequence[str]) -> Figure:
     axes = figure.subplots(len(heads), 1, squeeze=False)[:, 0]
     for i, (ax, head) in enumerate(zip(axes, heads, strict=True)):
         rows = torch.stack([maps[i].flatten() for maps in scaled.values()])
-        ax.imshow(rows, cmap=colour_map(), norm=norm(1.0), aspect="auto", interpolation="nearest")
+        ax.imshow(rows.numpy(), cmap=colour_map(), norm=norm(1.0), aspect="auto", interpolation="nearest")
         ax.set_yticks(range(len(scaled)), list(scaled), fontsize=8)
         ax.tick_params(axis="x", labelsize=7)
         ax.set_title(head, fontsize=9)

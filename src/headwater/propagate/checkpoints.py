@@ -1,4 +1,4 @@
-"""Checkpoints and custom Functions in a model: while an explanation runs on this thread, they just call their function."""
+"""Checkpoints and custom Functions: while an explanation runs on this thread, they just call their function."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ class Propagation(Live, TorchFunctionMode):
             call.status = "gap"
             return self.native(call)
         error = UnsupportedOperator(
-            f"No treatment for operator {call.operator.name!r} {places.describe_here(self.model)}. Use an operator that "
-            "hw.plan(model, x) lists as ok, or register one with headwater.propagate.register."
+            f"No treatment for operator {call.operator.name!r} {places.describe_here(self.model)}. Use an operator "
+            "that hw.plan(model, x) lists as ok, or register one with headwater.propagate.register."
         )
 
         def refuse(*cs: Tensor | None) -> list[Tensor | None]:

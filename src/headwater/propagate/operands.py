@@ -97,7 +97,7 @@ def cumulative_product(engine: Propagation, call: Call) -> Any:
     x, dim = bind(call, "input dim", None, None)
     counts = torch.arange(1, x.shape[dim] + 1, dtype=x.dtype, device=x.device)
     counts = counts.view(-1, *[1] * (x.dim() - 1 - dim % x.dim()))
-    return engine.local(call, gradient=lambda pull, cs: pull(cs[0] / counts))
+    return engine.local(call, gradient=lambda pull, cs: pull(None if cs[0] is None else cs[0] / counts))
 
 
 def cumulative_logsumexp(engine: Propagation, call: Call) -> Any:
@@ -108,7 +108,8 @@ def cumulative_logsumexp(engine: Propagation, call: Call) -> Any:
         x = x.detach()
         y = x.logcumsumexp(dim)
         sides = [((x + part.log()).logcumsumexp(dim) - y).exp() for part in (x.clamp(min=0), (-x).clamp(min=0))]
-        call.book("entropy", product(y - sides[0] + sides[1], cs[0]))
+        if cs[0] is not None:
+            call.book("entropy", product(y - sides[0] + sides[1], cs[0]))
 
     return engine.native(call, causes)
 
@@ -116,7 +117,7 @@ def cumulative_logsumexp(engine: Propagation, call: Call) -> Any:
 def bilinear(engine: Propagation, call: Call) -> Any:
     """``bilinear``: a product of two inputs by weights, and a bias."""
     a, b, weight, bias = bind(call, "input1 input2 weight bias", None, None, None, None)
-    out = engine.redo(torch.einsum, "...i,oij,...j->...o", a, weight, b)
+    out: Tensor = engine.redo(torch.einsum, "...i,oij,...j->...o", a, weight, b)
     return out if bias is None else engine.redo(torch.add, out, bias)
 
 

@@ -51,8 +51,9 @@ def plot(
         raise InvalidInput(f"samples={shown} must name some of the {len(x)} optimal inputs")
     height = _height(x)
     figure = new_figure(10.0, 0.6 + height * len(shown))
-    left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
-    rows: list[Any] = np.atleast_1d(left.subfigures(len(shown), 1)).tolist()  # type: ignore[call-overload]
+    halves: Any = figure.subfigures(1, 2, width_ratios=[3, 2])
+    left, right = halves
+    rows = np.atleast_1d(left.subfigures(len(shown), 1)).tolist()
     for row, i in zip(rows, shown, strict=True):
         _draw_input(row, x[i], start[i], rate, names)
         row.suptitle(f"score {float(optimum.score[i]):.4g}", fontsize=9)
