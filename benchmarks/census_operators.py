@@ -62,7 +62,9 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "F.conv2d with a live filter": lambda v: F.conv2d(v[:1], v[:, :, :3, :3]),
     "torch.fft": lambda v: torch.fft.irfft2(torch.fft.rfft2(v) * torch.linspace(0, 1, 5)),
     "torch.fft magnitude": lambda v: torch.fft.rfft(v).abs(),
-    "torch.stft": lambda v: torch.stft(v.flatten(1), 16, window=torch.ones(16, dtype=v.dtype), return_complex=True).abs(),
+    "torch.stft": lambda v: torch.stft(
+        v.flatten(1), 16, window=torch.ones(16, dtype=v.dtype), return_complex=True
+    ).abs(),
     "torch.cumsum": lambda v: v.cumsum(2),
     "torch.logcumsumexp": lambda v: v.logcumsumexp(2),
     "torch.cumprod": lambda v: v.cumprod(2),

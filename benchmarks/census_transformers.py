@@ -171,7 +171,10 @@ def _shrunk(key: str, value: Any, divisor: int, image: bool, facts: Mapping[str,
         return min(value, 2)
     if key in ("image_size", "input_size", "img_size") and image and value > 64:
         return _image(value, facts)
-    if re.search(r"max_.*(position|source|target|length)|n_positions|n_ctx|max_seq|context_length", key) and value > 512:
+    if (
+        re.search(r"max_.*(position|source|target|length)|n_positions|n_ctx|max_seq|context_length", key)
+        and value > 512
+    ):
         return 64 if "source_positions" in key else 512
     return _narrow(key, value, divisor)
 
@@ -203,4 +206,3 @@ def _shrunk_list(key: str, value: Any, divisor: int, image: bool, kept: Any) -> 
     if numbers:
         return type(value)(_narrow(key, v, divisor) for v in value) if min(value) >= 24 else value
     return value
-

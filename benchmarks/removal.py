@@ -164,9 +164,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    print(
-        "| method and model | rows | processor seconds | Headwater / bare | Captum / bare |\n| --- | --- | --- | --- | --- |"
-    )
+    print("| method and model | rows | processor seconds | Headwater / bare | Captum / bare |")
+    print("| --- | --- | --- | --- | --- |")
     for case in CASES:
         if chosen.only in case.name:
             found = measure(case, chosen.rounds)

@@ -137,8 +137,11 @@ class Question:
     def _is_fixed(self) -> bool:
         return targets.is_function(self.target) or isinstance(self.target, targets.Neuron)
 
-    def scores(self) -> Tensor:
+    def scores(self, *, spent: bool = False) -> Tensor:
         """The model's scores on these inputs, ``[N]``, without gradients, in one forward.
+
+        Args:
+            spent: nobody needs the inputs any more: the model may write to them, so no copies are made.
 
         Raises:
             NonFinite: where the model returns NaN or infinity.
@@ -149,7 +152,7 @@ class Question:
             if isinstance(self.target, targets.Neuron):
                 scores = _neuron(self.model, self.inputs, self.target)
             else:
-                raw = self.inputs.call(self.model, self.inputs.copies())
+                raw = self.inputs.call(self.model, self.inputs.values if spent else self.inputs.copies())
                 if targets.is_function(self.target):
                     scores = targets.call(raw, self.target, self.inputs.samples)
                 else:

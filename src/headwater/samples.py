@@ -22,7 +22,8 @@ def batches_of(data: Any, size: int = 64) -> Iterator[Inputs]:
     Raises:
         InvalidInput: for data without a batch.
     """
-    if isinstance(data, (Tensor, Mapping)) or (isinstance(data, tuple) and all(isinstance(v, Tensor) for v in data)):
+    tensors = isinstance(data, (Tensor, Mapping)) or hasattr(data, "__array__")
+    if tensors or (isinstance(data, tuple) and all(isinstance(v, Tensor) for v in data)):
         inputs = Inputs.of(data)
         for rows in torch.arange(inputs.samples).split(size):
             yield inputs.select(rows)

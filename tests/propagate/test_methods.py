@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import headwater as hw
+from headwater import propagated
 from tests.reference import rules
 from tests.reference.audit import TIGHT, assert_same, relative_error, score, seed
 from tests.reference.nets import double, draw
@@ -112,7 +113,7 @@ def test_every_method_has_a_row_and_answers() -> None:
         "attnlrp",
         "cplrp",
     }
-    for row in rows:
+    for row in (row for row in propagated.ROWS if row.run):
         assert all((row.abbreviation, row.family, row.source, row.needs))
         assert hw.explain(model, x, method=row.name).relevance.shape == x.shape
 

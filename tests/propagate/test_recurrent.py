@@ -18,6 +18,14 @@ from headwater.propagate import recurrent, recurrent_parts
 from tests.models.checks import assert_own, own_scores
 from tests.reference.audit import assert_same
 
+
+class Halved(hw.rules.Epsilon):
+    """A rule of the user's own, made of one that the walk knows."""
+
+    def factor(self, op: Any, c: Tensor) -> Tensor:
+        return super().factor(op, c) / 2
+
+
 RULES: dict[str, dict[str, Any]] = {
     "zero": {"default": hw.rules.Zero()},
     "epsilon": {"default": hw.rules.Epsilon(0.1)},
@@ -26,6 +34,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 OTHER_RULES: dict[str, dict[str, Any]] = {
     "signs": {"default": hw.rules.Gamma(0.25)},
+    "own": {"default": Halved(0.1)},
     "relative": {"default": hw.rules.Epsilon(0.1, relative=True)},
     "flat": {"input": hw.rules.Flat(), "default": hw.rules.Epsilon(0.1)},
     "depth": {"depth:0-0.5": hw.rules.Epsilon(0.3), "default": hw.rules.Zero()},

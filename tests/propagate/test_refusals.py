@@ -260,7 +260,7 @@ def test_an_empty_batch() -> None:
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], "text", 3.0, None, (), {}, torch.tensor(1.0)])
 def test_what_is_no_input(x: Any) -> None:
-    refused(body(torch.relu)[0], x, "tensor|samples", kind=ValueError)
+    refused(body(torch.relu)[0], x, "tensor|samples|raw text", kind=ValueError)
 
 
 def test_floats_where_token_ids_are_wanted() -> None:

@@ -87,9 +87,10 @@ class Difference(Rule):
             if len(call.live) > 1:
                 return self._bilinear(engine, call)
             return operator.handler(engine, call) if self.reveal else engine.native(call)
-        if (kind == "pointwise" or name in _ELEMENTWISE) and len(live) == 1:
+        elementwise = kind == "pointwise" or name in _ELEMENTWISE
+        if elementwise and len(live) == 1 and not live[0].is_complex():
             return self._elementwise(engine, call)
-        if name in _SCALED or kind == "pointwise":
+        if name in _SCALED or elementwise:
             return self._scaled(engine, call)
         parts = _PARTS.get(name) or _PARTS.get(kind)
         if parts is not None and name != "batch_norm":
@@ -256,7 +257,8 @@ def _pull(
         ends = [t for t in flat([out]) if carries(t)]
         seeds = [torch.zeros_like(y, requires_grad=True) for y in ends]
         back = torch.autograd.grad(ends, leaves, seeds, create_graph=True, allow_unused=True)
-        along = sum(((g * step).sum() for g, step in zip(back, steps, strict=True) if g is not None), torch.zeros(()))
+        parts = [(g.conj() * step).real.sum() for g, step in zip(back, steps, strict=True) if g is not None]
+        along = sum(parts, torch.zeros(()))
     forward = torch.autograd.grad(along, seeds, allow_unused=True, retain_graph=True)
     weighted = []
     for y, c, moved, (change, chosen) in zip(ends, cs, forward, changes, strict=True):

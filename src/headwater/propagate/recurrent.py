@@ -231,9 +231,9 @@ def _stabilizer(engine: Propagation, call: Call, dtype: torch.dtype, at_input: b
     product = copy.copy(call)
     product.operator, product.at_input = _LINEAR, at_input
     rule = engine.composite.early(product)
-    if isinstance(rule, Zero):
+    if type(rule) is Zero:
         return 0.0
-    if not isinstance(rule, Epsilon) or rule.relative:
+    if type(rule) is not Epsilon or rule.relative:  # what is made of them may differ
         return None
     return max(rule.epsilon, torch.finfo(dtype).smallest_normal) if rule.epsilon else 0.0
 

@@ -142,18 +142,21 @@ class Removal:
         if not len(rows):
             return torch.zeros(0, self.draws, dtype=torch.float64)
 
+        rest = self._without_sites()
+
         def work(batch: slice) -> Tensor:
             at = torch.arange(batch.start, batch.stop)
             draw = None if self.draws == 1 else at % self.draws
             at = at // self.draws
             own = rows[at]
-            copies = self.question.select(own)
-            values = list(copies.inputs.values)
+            copies = rest.select(own)
+            values = [v.clone() if isinstance(v, Tensor) else v for v in copies.inputs.values]
+            first = own[:1] if bool((own == own[0]).all()) else own  # of copies of one sample one suffices
             for site, hole in zip(self.sites, holes(at), strict=True):
-                x = values[site.place].detach()
-                filled = site.fill(x, hole.to(x.device), own, draw)
-                values[site.place] = filled.expand_as(x).to(x.dtype)
-            return self._asked(copies.about(values)).double().cpu()
+                x = self.question.inputs.values[site.place].detach()
+                filled = site.fill(x[first.to(x.device)], hole.to(x.device), own, draw)
+                values[site.place] = filled.expand(len(own), *x.shape[1:]).to(x.dtype).contiguous()
+            return self._asked(copies.about(values), spent=True).double().cpu()
 
         found = self.question.in_batches(work, len(rows) * self.draws, self.rows_at_a_time, label)
         return torch.cat(found).view(-1, self.draws)
@@ -193,10 +196,17 @@ class Removal:
         """The same, for the probability of the target's class in the place of its score."""
         return replace(self, probability=True)
 
-    def _asked(self, question: Question) -> Tensor:
+    def _without_sites(self) -> Question:
+        """The question without what will be filled in, so that selecting rows copies nothing for nothing."""
+        values = list(self.question.inputs.values)
+        for site in self.sites:
+            values[site.place] = values[site.place].new_empty(self.samples, 0)
+        return self.question.about(values)
+
+    def _asked(self, question: Question, spent: bool = False) -> Tensor:
         if self.probability:
             question = replace(question, target=_probability_of(question.target))
-        return question.scores()
+        return question.scores(spent=spent)
 
     def nothing(self) -> Tensor:
         """The scores of the inputs without any of their features, float64 ``[N]``."""
