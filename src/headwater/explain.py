@@ -19,6 +19,7 @@ from headwater.propagate import soundness
 from headwater.propagate.composites import Composite
 from headwater.propagate.conditions import conditions
 from headwater.propagate.engine import Propagation
+from headwater.propagate.places import modules_matching
 from headwater.propagate.plan import Plan, plan_calls
 from headwater.question import Question, resolve
 from headwater.remove.text import is_text, reader
@@ -60,7 +61,8 @@ def explain(
         composite: a preset's name or a :class:`headwater.Composite`; None takes the method's own.
         bounds: ``(low, high)`` of the input's values for rules with a box, each a scalar or broadcastable to ``x``.
         ledger: book what every operator received, passed on and absorbed; costs one walk back for each sample.
-        layers: names of modules whose outputs' relevance is returned too.
+        layers: names of modules whose outputs' relevance is returned too, in ``layers`` of the explanation; ``*`` in a
+            name stands for anything, and ``NAME:input`` for what a module is given.
         batch_size: rows (samples, or a method's variants of them) that go through the model at a time; where memory
             does not suffice, batches are halved.
         seed: for what is random (sampling methods, dropout under ``allow_training``).
@@ -96,8 +98,8 @@ def explain(
     if bounds is None and composite is not None:
         bounds = rule_bounds(resolve(composite))
     question = Question(
-        model, Inputs.of(x), target, composite, bounds, ledger, tuple(layers), batch_size, seed, progress,
-        differentiable, allow_training, through=conditions(model, through, keep), checkpoint=checkpoint,
+        model, Inputs.of(x), target, composite, bounds, ledger, modules_matching(model, layers), batch_size, seed,
+        progress, differentiable, allow_training, through=conditions(model, through, keep), checkpoint=checkpoint,
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
         answer = methods.answer(row, question, options)
@@ -143,7 +145,8 @@ def _explanation(row: Method, question: Question, answer: Answer) -> Explanation
     return Explanation(
         relevance=inputs.pack(answer.relevance), output=answer.output, reference=reference, target=answer.target,
         method=row.name, composite="" if table is None else table.name if table.name != "custom" else repr(table),
-        complete=row.complete and not question.through and not (table is not None and table.plain), inputs=inputs.pack(shown),
+        complete=row.complete and not question.through and not (table is not None and table.plain),
+        inputs=inputs.pack(shown),
         layers=answer.layers, ledger=None if answer.rows is None else ledgers.Ledger(answer.rows),
         details=answer.details, sources=tuple(row.source.split("; ")),
     )  # fmt: skip

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from headwater.propagate.engine import Propagation
 
 
+INPUT = ":input"  # of a module's name: what the module is given, not what it returns
+
+
 class Watcher(Layouts):
     """Watches a run of the model for outputs that no module returns."""
 
@@ -35,7 +38,7 @@ class Captures:
     Args:
         engine: the engine that treats the run.
         model: the model.
-        names: modules, by their names in ``model.named_modules()``.
+        names: modules, by their names in ``model.named_modules()``; ``NAME:input`` notes what the module is given.
         through: modules at whose outputs only a part of the relevance goes on; see
             :mod:`headwater.propagate.conditions`.
 
@@ -47,7 +50,7 @@ class Captures:
         self, engine: Propagation, model: Any, names: tuple[str, ...], through: Mapping[str, Tensor] | None = None
     ) -> None:
         self.engine, self.through = engine, through or {}
-        self.modules = {name: module_named(model, name) for name in (*names, *self.through)}
+        self.modules = {name: module_named(model, name.removesuffix(INPUT)) for name in (*names, *self.through)}
         engine.capturing = bool(self.modules)
         if self.through and engine.watch is None:
             engine.watch = Layouts()
@@ -57,7 +60,10 @@ class Captures:
 
     def __enter__(self) -> Captures:
         for name, module in self.modules.items():
-            self._hooks.append(module.register_forward_hook(self._hook(name)))
+            if name.endswith(INPUT):
+                self._hooks.append(module.register_forward_pre_hook(self._input_hook(name), with_kwargs=True))
+            else:
+                self._hooks.append(module.register_forward_hook(self._hook(name)))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -70,6 +76,17 @@ class Captures:
                 return None
             with torch._C.DisableTorchFunction():
                 return self._note(name, output)
+
+        return note
+
+    def _input_hook(self, name: str) -> Any:
+        def note(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
+            with torch._C.DisableTorchFunction():
+                if self._first(args) is not None:
+                    return self._note(name, args) or args, kwargs
+                return args, self._note(name, dict(kwargs)) or kwargs
 
         return note
 

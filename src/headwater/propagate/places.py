@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -64,6 +65,26 @@ def module_named(model: Any, name: str) -> nn.Module:
         close = difflib.get_close_matches(name, known, 3) or list(known)[1:6]
         raise InvalidInput(f"The model has no module {name!r}; it has {', '.join(map(repr, close))}")
     return known[name]
+
+
+def modules_matching(model: Any, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Names of modules, where ``*`` and ``?`` in a name stand for any; the ending ``:input`` is kept.
+
+    Raises:
+        InvalidInput: where nothing matches.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if not any(sign in pattern for sign in "*?["):
+            found[pattern] = None
+            continue
+        name, colon, ending = pattern.partition(":")
+        known = [n for n, _ in model.named_modules() if n] if isinstance(model, nn.Module) else []
+        matching = [n for n in known if fnmatchcase(n, name)]
+        if not matching:
+            raise InvalidInput(f"No module of the model matches {name!r}; it has {', '.join(map(repr, known[:5]))} ...")
+        found |= {f"{n}{colon}{ending}": None for n in matching}
+    return tuple(found)
 
 
 def leads_to(tensor: Tensor, leaves: Iterable[Tensor]) -> bool:
