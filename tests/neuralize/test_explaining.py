@@ -165,6 +165,17 @@ def test_refusals() -> None:
         explained(fitted, X[:0])
 
 
+def test_namesakes_of_other_libraries_are_no_scikit_learn_estimators() -> None:
+    class Own(svm.SVC):  # inherits what is known of an SVC
+        pass
+
+    assert neuralize(Own().fit(X, Y))(torch.as_tensor(X[:2])).shape == (2, 3)
+    stranger = type("SVC", (), {"fit": None, "get_params": None})()
+    stranger.weights_ = None
+    with pytest.raises(hw.UnsupportedModel, match="no network equal to a SVC"):
+        neuralize(stranger)
+
+
 def test_estimators_are_told_from_models() -> None:
     assert is_estimator(svm.SVC())
     assert is_estimator(chain(preprocessing.StandardScaler(), svm.SVC()))

@@ -164,10 +164,9 @@ def neuralize(
     """
     check_fitted(estimator)
     steps = steps_in(estimator)
-    columns = columns_of(steps)
+    entry, columns = builder_of(steps[-1]), columns_of(steps)
     codes: Codes = {} if hasattr(steps[0], "build_analyzer") else _categories(steps, columns)
     layers = steps_of(steps[:-1], columns, codes)
-    entry = builder_of(steps[-1])
     layers, front = fold(layers)
     if front is not None and baseline is None and not entry.folds(steps[-1]):
         layers, front = [*layers, Project(front)], None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headwater.errors import UnsupportedModel
 from headwater.neuralize.geometry import AffineMap
-from headwater.neuralize.request import tensor
+from headwater.neuralize.request import names_of, tensor
 from headwater.neuralize.stages import (
     Branches,
     ByEstimator,
@@ -43,9 +43,9 @@ def stages_of(transformer: Any, columns: int, codes: Codes) -> list[nn.Module]:
     if hasattr(transformer, "steps"):
         steps = [step for _, step in transformer.steps if step is not None and not isinstance(step, str)]
         return steps_of(steps, columns, codes)
-    for cls in type(transformer).__mro__:
-        if cls.__name__ in _STAGES:
-            stage = _STAGES[cls.__name__](transformer, columns, codes)
+    for name in names_of(transformer):
+        if name in _STAGES:
+            stage = _STAGES[name](transformer, columns, codes)
             return [] if stage is None else [stage]
     raise UnsupportedModel(
         f"No stage for a {type(transformer).__name__}: relevance cannot be taken back through it. There are stages for "

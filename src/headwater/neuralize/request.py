@@ -75,6 +75,7 @@ class Beside(nn.Module):
         return torch.stack([part(x) for part in self.parts], 1)
 
 
+_LIBRARIES = {"sklearn", "headwater", "xgboost", "lightgbm", "catboost"}
 _BUILDERS: dict[str, Entry] = {}
 
 
@@ -104,13 +105,18 @@ def builder_of(estimator: Any) -> Entry:
     Raises:
         UnsupportedModel: where there is none; the text lists what there is.
     """
-    for cls in type(estimator).__mro__:
-        if cls.__name__ in _BUILDERS:
-            return _BUILDERS[cls.__name__]
+    for name in names_of(estimator):
+        if name in _BUILDERS:
+            return _BUILDERS[name]
     raise UnsupportedModel(
         f"There is no network equal to a {type(estimator).__name__}. Neuralized are: {', '.join(sorted(_BUILDERS))}; "
         "explain others by removal, method='shapley_sampling'"
     )
+
+
+def names_of(estimator: Any) -> list[str]:
+    """Names of the classes of an estimator, its own first, in the libraries whose attributes are known."""
+    return [cls.__name__ for cls in type(estimator).__mro__ if cls.__module__.split(".")[0] in _LIBRARIES]
 
 
 def tensor(values: Any) -> Tensor:
