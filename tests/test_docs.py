@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import headwater as hw
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,3 +31,11 @@ def test_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing, f"{page.name} links to files that do not exist: {missing}"
+
+
+def test_every_method_and_option_is_listed() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for method in hw.methods():
+        row = next((line for line in page.splitlines() if line.startswith(f"| `{method.name}` |")), None)
+        assert row is not None, f"{method.name} is missing in docs/methods.md"
+        assert all(f"`{option}`" in row or option in row for option in method.options), f"options of {method.name}"

@@ -7,7 +7,8 @@ e = hw.explain(model, x)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from headwater import target, toolbox
+from headwater import similarity, target, toolbox
+from headwater.counterfactual import counterfactual_tokens
 from headwater.errors import (
     HeadwaterError,
     HeadwaterWarning,
@@ -21,8 +22,10 @@ from headwater.errors import (
 )
 from headwater.explain import explain, plan
 from headwater.explanation import Explanation, load
+from headwater.feature_maps import feature_maps
 from headwater.methods import methods
 from headwater.neuralize import neuralize
+from headwater.patterns import patterns
 from headwater.propagate import filters, rules
 from headwater.propagate.composites import Composite
 from headwater.propagating import propagating
@@ -30,7 +33,7 @@ from headwater.remove import black_box
 from headwater.selfcheck import selfcheck
 
 if TYPE_CHECKING:
-    from headwater import analyze, evaluate, optimize
+    from headwater import analyze, concepts, evaluate, optimize
     from headwater.analyze.diff import diff as diff
     from headwater.dataset.run import run as run
     from headwater.dataset.store import open_store as open_store
@@ -53,20 +56,25 @@ __all__ = [
     "analyze",
     "black_box",
     "compare",
+    "concepts",
+    "counterfactual_tokens",
     "diff",
     "evaluate",
     "explain",
+    "feature_maps",
     "filters",
     "load",
     "methods",
     "neuralize",
     "open_store",
     "optimize",
+    "patterns",
     "plan",
     "propagating",
     "rules",
     "run",
     "selfcheck",
+    "similarity",
     "target",
     "toolbox",
 ]
@@ -75,6 +83,7 @@ __all__ = [
 _LATER = {
     "analyze": "headwater.analyze",
     "compare": "headwater.evaluate:compare",
+    "concepts": "headwater.concepts",
     "diff": "headwater.analyze:diff",
     "evaluate": "headwater.evaluate",
     "open_store": "headwater.dataset:open_store",
