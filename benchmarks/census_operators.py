@@ -59,7 +59,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "F.interpolate antialias": lambda v: F.interpolate(v, size=5, mode="bilinear", antialias=True),
     "F.pdist": lambda v: F.pdist(v.flatten(2)[0])[None],
     "F.layer_norm": lambda v: F.layer_norm(v, v.shape[-1:]),
-    "F.conv2d with a live filter": lambda v: F.conv2d(v[:1], v[:, :, :3, :3]),
+    "F.conv2d with a live filter": lambda v: torch.stack([F.conv2d(one[None], one[None, :, :3, :3])[0] for one in v]),
     "torch.fft": lambda v: torch.fft.irfft2(torch.fft.rfft2(v) * torch.linspace(0, 1, 5)),
     "torch.fft magnitude": lambda v: torch.fft.rfft(v).abs(),
     "torch.stft": lambda v: torch.stft(
@@ -143,7 +143,7 @@ def _module(text: str, first: Callable[[], nn.Module], shape: tuple[int, ...]) -
     kind = name.group()
     if kind == "MultiheadAttention":
         part: nn.Module = nn.MultiheadAttention(8, 2, batch_first=True)
-    elif kind.startswith("Transformer"):
+    elif kind.startswith("Transformer") or kind in ("LSTM", "GRU", "RNN"):
         part = eval(f"nn.{text[:-1]}, batch_first=True)", {"nn": nn})
     else:
         part = eval(f"nn.{text}" if "(" in text else f"nn.{text}()", {"nn": nn})

@@ -28,10 +28,10 @@ view reshape expand expand_as unsqueeze squeeze flatten transpose permute contig
 movedim getitem chunk split unbind to float double
 """
 _REFUSED = """
-lstm gru rnn_tanh rnn_relu clamp sqrt reciprocal log prod var logsumexp maximum minimum max min cdist grid_sampler
-grid_sample embedding_bag multi_head_attention_forward instance_norm local_response_norm normalize norm
-linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul cumprod complex view_as_complex polar
-rsub scatter_reduce segment_reduce index_put cummax log_softmax
+lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell clamp sqrt reciprocal log prod var
+logsumexp maximum minimum max min cdist grid_sampler grid_sample embedding_bag multi_head_attention_forward
+instance_norm local_response_norm normalize norm linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul
+cumprod complex view_as_complex polar rsub scatter_reduce segment_reduce index_put cummax log_softmax
 """
 
 
@@ -123,6 +123,13 @@ class Surrogate(TorchFunctionMode):
 
     def _matmul(self, func: Any, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
         return _half(func, a, b, **kwargs) if _live(a) and _live(b) else func(a, b, **kwargs)
+
+    def _of_weights(self, func: Any, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if _live(weight):
+            raise NotApplicable("a live weight")
+        return func(x, weight, *args, **kwargs)
+
+    _linear = _conv1d = _conv2d = _conv3d = _of_weights
 
     def _addmm(self, func: Any, bias: Any, a: Tensor, b: Tensor) -> Tensor:
         if _live(b) or _live(bias):

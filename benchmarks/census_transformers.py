@@ -47,7 +47,8 @@ _NO_WIDTH = re.compile(
 _OPEN = {"vocab_size": VOCABULARY, "num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1,
          "topk_group": 1, "moe_intermediate_size": 16}  # fmt: skip
 REQUIRED: dict[str, dict[str, Any]] = {
-    kind: {"prediction_length": 8} for kind in ("autoformer", "informer", "time_series_transformer")
+    "reformer": {"is_decoder": True},
+    **{kind: {"prediction_length": 8} for kind in ("autoformer", "informer", "time_series_transformer")},
 }
 _EXPERTS = re.compile(r"experts?$|num_experts|n_routed|expert_num")
 _CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_topk|n_group$|topk_group|moe_k|num_selected")

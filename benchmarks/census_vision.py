@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 
 from benchmarks.census_subjects import Built, NotBuilt, Subject, first_that_runs
 
-MOST_PARAMETERS = 120_000_000
+MOST_PARAMETERS = 150_000_000
 _SIZES = """
 test atto femto pico nano zepto xxtiny xtiny xxt xt t0 xxs xs mini tiny lite small s m medium base b l large
 xlarge xl so400m huge h giant g giantopt gigantic enormous e 7b 6b
@@ -76,7 +77,7 @@ def torchvision() -> list[Subject]:
 def _torchvision(name: str) -> Built:
     models = importlib.import_module("torchvision.models")
     options: dict[str, Any] = {"weights": None}
-    if "weights_backbone" in models.get_model_builder(name).__code__.co_varnames:
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
@@ -87,6 +88,7 @@ def _torchvision(name: str) -> Built:
     def candidates() -> Iterator[Built]:
         for shape in ((64, 64), (128, 128), (224, 224)):
             yield Built(model, torch.randn(1, 3, *shape), f"pixels {'x'.join(map(str, shape))}")
+        yield Built(model, torch.randn(1, 3, 8, 64, 64), "video 8x64x64")
         yield Built(model, torch.randn(1, 3, 16, 112, 112), "video 16x112x112")
         yield Built(model, torch.randn(1, 3, 16, 224, 224), "video 16x224x224")
         yield Built(model, (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128)), "two images 128x128")

@@ -12,6 +12,7 @@ import headwater as hw
 ROOT = Path(__file__).parents[1]
 PUBLIC = [
     "Composite",
+    "Explainer",
     "Explanation",
     "HeadwaterError",
     "HeadwaterWarning",

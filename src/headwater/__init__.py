@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headwater import similarity, target, toolbox
+from headwater.compiled import Explainer
 from headwater.counterfactual import counterfactual_tokens
 from headwater.errors import (
     HeadwaterError,
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Composite",
+    "Explainer",
     "Explanation",
     "HeadwaterError",
     "HeadwaterWarning",

@@ -51,11 +51,8 @@ def guided_grad_cam(question: Question, *, layer: str | None = None) -> Answer:
     def one(part: Question) -> Answer:
         coarse = grad_cam(part, layer=layer)
         fine = part.walk("guided_backprop", "factor")
-        # The map is one value a place; the answer spreads it evenly over the channels.
-        fine.relevance = [
-            None if g is None or m is None else g * m * _width(m)
-            for g, m in zip(fine.relevance, coarse.relevance, strict=True)
-        ]
+        pairs = zip(fine.relevance, coarse.relevance, strict=True)
+        fine.relevance = [None if g is None or m is None else g * _whole(m, g) for g, m in pairs]
         fine.details = coarse.details
         return fine
 
@@ -64,6 +61,8 @@ def guided_grad_cam(question: Question, *, layer: str | None = None) -> Answer:
 
 def _mapped(question: Question, layer: str | None, weigh: Weigh) -> Answer:
     """The map of each sample, resized to its input: one forward, and a walk back that ends at the feature map."""
+    if layer is not None and not isinstance(layer, str):
+        raise InvalidInput(f"layer= takes a module's name, not a {type(layer).__name__}: {layer!r}")
     places = question.explained
     if len(places) != 1:
         raise InvalidInput(
@@ -105,8 +104,8 @@ def _pooled_weights(value: Tensor, factor: Tensor, watch: FeatureMap) -> Tensor:
     """The weights of the class: the gradient, the same at every place where average pooling follows, summed."""
     flat = factor.flatten(2)
     even = (flat - flat[..., :1]).abs().amax() <= 1e-4 * flat.abs().amax()
-    several = watch.find and sum(name in ("linear", "conv") for name in watch.after) > 1
-    other = sorted(set(watch.after) - _POOLED) if watch.find else []
+    several = sum(name in ("linear", "conv") for name in watch.after) > 1
+    other = sorted(set(watch.after) - _POOLED)
     if not bool(even) or several or other:
         reason = f"{other[0]!r} follows" if other else "more than one linear layer follows"
         reason = reason if bool(even) else "the places of the map do not count alike"
@@ -141,9 +140,11 @@ def _spread(heat: Tensor, x: Tensor) -> Tensor:
     return (wide / x.shape[1]).expand_as(x).to(x.dtype).contiguous()
 
 
-def _width(spread: Tensor) -> int:
-    """Over how many channels a map was spread."""
-    return spread.shape[1] if spread.dim() > 2 else 1
+def _whole(spread: Tensor, like: Tensor) -> Tensor:
+    """One value a place, for every channel (or embedding dimension) of a gradient, from a map spread over them."""
+    if spread.dim() < like.dim():
+        return spread[..., None]
+    return spread * spread.shape[1] if spread.dim() > 2 else spread
 
 
 _NEEDS = "a convolutional or token feature map"

@@ -3,7 +3,8 @@
 The first explanation of inputs of some shape is recorded as a plain graph of operators, forward and modified backward,
 and handed to inductor where a C++ compiler (on GPUs: Triton) is found. Later ones of the same shapes run that graph.
 Weights are read at each call, the target's class is an input, and everything that the recorded run decided by looking
-at values is checked: where an input leads elsewhere, it is explained the ordinary way.
+at values is checked: where an input leads elsewhere, it is explained the ordinary way. What a model decides by anything
+but tensors (attributes that are numbers, hooks, files) stays as it was recorded.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Explainer:
 
     Attributes:
         recorded: how many recordings it holds.
-        fallbacks: how many calls were explained the ordinary way since their recording did not hold for them.
+        fallbacks: how many calls were explained the ordinary way although their shapes were known: what was recorded
+            did not hold for them, or nothing could be.
 
     Raises:
         InvalidInput: for ``ledger``, ``differentiable``, ``checkpoint``, ``allow_training``: they cannot be recorded.
@@ -70,10 +72,12 @@ class Explainer:
 
     @property
     def recorded(self) -> int:
+        """How many recordings it holds."""
         return 0 if self._recordings is None else sum(e is not None for e in self._recordings.entries.values())
 
     @property
     def fallbacks(self) -> int:
+        """How many calls were explained the ordinary way although their shapes were known."""
         return 0 if self._recordings is None else self._recordings.fallbacks
 
 
@@ -138,7 +142,8 @@ class _Recordings:
             entry.warned = True
             _warn(
                 "An input leads elsewhere than the recorded one did, so it is explained the ordinary way, as others "
-                "like it will be without another word."
+                "like it will be without another word.",
+                3,
             )
         return found
 
@@ -191,10 +196,10 @@ class _Entry:
                 warnings.simplefilter("ignore")  # the explanation itself has warned
                 recording = Recording(run, tensors)
         except Exception as error:  # a tracer may fail in ways that torch does not name
-            _warn(f"compile=True has no effect here: {error}")
+            _warn(f"compile=True has no effect here: {error}", 4)
             return None
         if not _same(recording(tensors), wanted):
-            _warn("compile=True has no effect here: the recorded explanation gives other values than the ordinary one.")
+            _warn("compile=True has no effect here: what was recorded gives other values than the explanation.", 4)
             return None
         with contextlib.suppress(Exception):  # no compiler, or an operator unknown to it: the plain graph serves
             recording.compile(tensors)
@@ -344,5 +349,6 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= rounding * b.abs().max())
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, HeadwaterWarning, stacklevel=4)
+def _warn(text: str, callers: int) -> None:
+    """Warn at the line of the user's that is this many calls above."""
+    warnings.warn(text, HeadwaterWarning, stacklevel=callers + 2)

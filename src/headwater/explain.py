@@ -39,6 +39,7 @@ def explain(
     progress: bool | None = None,
     differentiable: bool = False,
     checkpoint: bool = False,
+    compile: bool = False,
     allow_training: bool = False,
     through: Any = None,
     keep: Any = None,
@@ -70,6 +71,8 @@ def explain(
         differentiable: keep the graph, so that the relevance can be differentiated by input and parameters.
         checkpoint: keep only the inputs of the model's blocks and run each block again in the walk back: less memory
             (long sequences, deep models) for one more forward.
+        compile: record the explanation of inputs of this shape as a graph of operators, let inductor fuse it, and replay
+            it for later inputs; the first call takes seconds. See :class:`headwater.Explainer`.
         allow_training: let dropout be active.
         through: the name of a module (or a dictionary from names to what is kept there): of its output, only the
             channels in ``keep`` pass relevance on, so that the explanation is what they contribute (concept relevance
@@ -85,6 +88,15 @@ def explain(
 
     Source: Samek et al. 2021 (review), Section V and Algorithms 6-8.
     """
+    if compile:
+        from headwater.compiled import explain_recorded  # it records this function
+
+        given = {
+            "method": method, "composite": composite, "bounds": bounds, "ledger": ledger, "layers": layers,
+            "batch_size": batch_size, "seed": seed, "progress": progress, "differentiable": differentiable,
+            "checkpoint": checkpoint, "allow_training": allow_training, "through": through, "keep": keep,
+        }  # fmt: skip
+        return explain_recorded(model, x, target, given | options)
     if is_estimator(model):
         return explain_estimator(
             explain, model, x, target, method, composite=composite, bounds=bounds, ledger=ledger, layers=layers,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headwater.arguments import Inputs
 from headwater.errors import InvalidInput
+from headwater.method import OVERVIEW, Method
 from headwater.propagate.captures import Captures, Watcher
 from headwater.propagate.engine import Propagation
 from headwater.question import Question, posed
@@ -128,3 +129,11 @@ def filter_weights(model: nn.Module, layer: str | None = None) -> Tensor:
     module = next(iter(named.values())) if layer is None else named[layer]
     weight = module.weight.detach()
     return weight.transpose(0, 1) if module.transposed else weight
+
+
+ROWS = (
+    Method(
+        "feature_maps", "FM", "propagate", f"Zeiler, Fergus: Visualizing Convolutional Networks, ECCV 2014; "
+        f"{OVERVIEW}", "named layers", "what hidden layers return, channel by channel", None, call="hw.feature_maps",
+    ),
+)  # fmt: skip

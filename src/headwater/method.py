@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from headwater.answer import Answer
@@ -46,7 +46,7 @@ class Method:
     call: str = ""
     takes: tuple[str, ...] | None = None
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """The method's own options and their defaults."""
         if self.run is None:

@@ -106,7 +106,9 @@ class Question:
 
     def run(self, walk: Walk) -> Answer:
         """One walk over all samples at once, with their own bounds."""
-        return replace(walk, bounds=self.bounds, through=self.through).run(self.inputs, self.target)
+        if walk.bounds is not self.bounds or walk.through is not self.through:
+            walk = replace(walk, bounds=self.bounds, through=self.through)
+        return walk.run(self.inputs, self.target)
 
     # ------------------------------------------------------------------ call again
 
@@ -147,7 +149,12 @@ class Question:
             NonFinite: where the model returns NaN or infinity.
         """
         if self.move is not None:
-            return replace(self, composite=None, ledger=False, layers=()).walk("gradient", "scores").output
+            values = list(self.inputs.values)
+            if not all(values[i].is_floating_point() for i in self.explained):
+                return replace(self, composite=None, ledger=False, layers=()).walk("gradient", "scores").output
+            for i in self.explained:
+                values[i] = self.move(i, 0, values[i])[0]
+            return replace(self.about(values), move=None).scores()
         with torch.no_grad():
             if isinstance(self.target, targets.Neuron):
                 scores = _neuron(self.model, self.inputs, self.target)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,11 +117,15 @@ class Pixels:
 def select_output(output: Any) -> Tensor:
     """The tensor to explain in what a model returned: ``logits`` where there are some, else the first float tensor.
 
+    An array, of a model that is no network, is taken as a tensor.
+
     Raises:
         InvalidTarget: where there is none.
     """
     if isinstance(output, Tensor):
         return output
+    if isinstance(output, np.ndarray) and output.dtype.kind == "f":
+        return torch.from_numpy(output)
     if isinstance(output, Mapping):
         named: Any = output
     elif dataclasses.is_dataclass(output):
@@ -257,6 +262,11 @@ def _continuation(output: Tensor, target: Continuation) -> Tensor:
     if bool(((ids < 0) | (ids >= vocabulary)).any()):
         raise InvalidTarget(f"Continuation(ids): the output {_shape(output)} has tokens 0 to {vocabulary - 1}")
     return ids.long()
+
+
+def is_class(output: Tensor, target: Any) -> bool:
+    """Whether a target picks one class of ``[N, C]`` scores for each sample."""
+    return output.dim() == 2 and (target is None or isinstance(target, (int, list, Tensor)))
 
 
 def is_function(target: Any) -> bool:

@@ -98,7 +98,8 @@ class Walk:
         for i in range(n):
             rows = torch.tensor([i])
             through = select_conditions(self.through, rows, n)
-            walk = replace(self, bounds=select_bounds(self.bounds, rows, n), through=through)
+            move = None if self.move is None else _of_row(self.move, i, n)
+            walk = replace(self, bounds=select_bounds(self.bounds, rows, n), through=through, move=move)
             answers.append(walk.run(inputs.select(rows), targets.select(target, rows, n)))
         return Answer.join(answers)
 
@@ -122,6 +123,7 @@ class Walk:
         engine.watch = self.watch
         seen = (*self.layers, *hidden)
         forgetting = recomputed(engine, self.model, (*seen, *self.through)) if self.checkpoint else nullcontext()
+        picked = False
         with Captures(engine, self.model, seen, self.through) as captures, forgetting, engine:
             raw = inputs.call(self.model, entered)
             if hidden:
@@ -131,7 +133,12 @@ class Walk:
             else:
                 output = engine.settled(targets.select_output(raw))
                 self._warn_probabilities(engine, output)
-                scores, resolved = targets.score(output, target, inputs.mask)
+                picked = engine.bare and targets.is_class(output, target)
+                if not picked:
+                    scores, resolved = targets.score(output, target, inputs.mask)
+        if picked:  # a choice among scores has its own gradient: the engine need not look on
+            scores, resolved = targets.score(output, target, inputs.mask)
+            engine.follow(scores, output)
         scores = engine.settled(scores)
         if not bool(scores.isfinite().all()):
             raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
@@ -218,6 +225,16 @@ class Walk:
             return factor
         total = product(value, factor)
         return total if extra is None else total + extra
+
+
+def _of_row(move: Move, i: int, n: int) -> Move:
+    """What a move makes of one of ``n`` rows, where that row runs alone."""
+
+    def one(argument: int, occurrence: int, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        point, multiplier = move(argument, occurrence, value.expand(n, *value.shape[1:]))
+        return point[i : i + 1], None if multiplier is None else multiplier[i : i + 1]
+
+    return one
 
 
 def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor | None]:

@@ -63,7 +63,7 @@ def test_normalization_step_by_step() -> None:
     inside[0, 0, 14:18, 13:17] = 1
     blurred = Normalization(blur=1.5, size=None, scale="none")(inside).reshape(31, 31)
     np.testing.assert_allclose(blurred, gaussian_filter(inside[0, 0], 1.5, truncate=8), atol=1e-6)
-    standard = Normalization()(maps)
+    standard = Normalization(scale="standardize")(maps)
     np.testing.assert_allclose(standard.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(standard.std(1), 1, rtol=1e-5)
 

@@ -178,3 +178,22 @@ def test_memory_that_runs_out_halves_the_batch() -> None:
     for method in [*PATHS, "vargrad"]:
         found = hw.explain(model, x, method=method).relevance
         assert_same(found, hw.explain(model.net, x, method=method).relevance)
+
+
+def test_rules_that_look_at_whole_samples_where_the_model_moves_them() -> None:
+    """Such rows are walked one by one, each at its own point."""
+
+    class Moves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.head = nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.mix(x.transpose(0, 1)))).mean(0)
+
+    model, x = double(Moves()), draw(3, 6, 4)
+    composite = hw.Composite({"default": hw.rules.Epsilon(0.1, relative=True)})
+    for method in ("integrated_gradients", "smoothgrad"):
+        e = hw.explain(model, x, method=method, of="lrp", composite=composite)
+        alone = hw.explain(model, x, method=method, of="lrp", composite=composite, batch_size=1)
+        assert_same(e.relevance, alone.relevance)

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -65,7 +65,7 @@ def test_noise_is_a_share_of_each_samples_range() -> None:
 
 def test_any_explainer_is_averaged() -> None:
     model, x = smooth(), draw(2, 6)
-    for of in ("lrp", "sensitivity", "gradient_x_input", "integrated_gradients"):
+    for of in ("lrp", "sensitivity", "gradient_x_input", "integrated_gradients", "deeplift", "feature_ablation"):
         e = hw.explain(model, x, target=1, method="smoothgrad", of=of, sigma=0.0, draws=2)
         assert_same(e.relevance, hw.explain(model, x, target=1, method=of).relevance)
         assert (e.details["standard_error"] < 1e-12).all()
@@ -92,6 +92,7 @@ def test_neither_the_batch_nor_its_size_matters(method: str) -> None:
 # ---------------------------------------------------------------------- the mean itself
 
 
+@settings(max_examples=25)
 @given(
     st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.lists(st.integers(1, 9), min_size=1, max_size=8),
     st.floats(-1e4, 1e4),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -253,6 +253,7 @@ def test_gradient_shap_lies_beside_captums() -> None:
 # ---------------------------------------------------------------------- axioms
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**16), st.floats(-2, 2), st.floats(-2, 2))
 def test_linear_in_the_model(seed: int, a: float, b: float) -> None:
     torch.manual_seed(seed)
@@ -268,6 +269,7 @@ def test_linear_in_the_model(seed: int, a: float, b: float) -> None:
     assert_same(of(mixed), a * of(lambda x: f(x)[:, 0]) + b * of(lambda x: g(x)[:, 0]), 1e-9)
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**16))
 def test_symmetric_features_and_dummies(seed: int) -> None:
     """Features that play the same part get the same, one that plays none gets nothing."""

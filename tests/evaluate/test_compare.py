@@ -30,7 +30,7 @@ def test_the_table_is_what_its_measures_say() -> None:
     assert found.table["SA"]["gap"] is None
     assert [e.name for e in found.entries] == ["LRP", "plus", "SA", "random"]
     text = str(found.table)
-    assert all(name in text for name in (*METHODS, "random", "inpaint", "4 samples"))
+    assert all(name in text for name in (*METHODS, "random", "inpaint", "N = 4"))
 
 
 def test_the_recommendation_gives_reasons_and_limits() -> None:

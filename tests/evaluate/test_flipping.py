@@ -162,7 +162,7 @@ def test_words_are_deleted_with_their_mask() -> None:
         for word in [None, *sorted(range(length), key=lambda j, s=scores: -s[j])]:
             left = [j for j in left if j != word]
             kept = torch.tensor([[words[j] for j in left]], dtype=torch.long)
-            curve.append(float(model(kept, torch.ones_like(kept))[0, explanation.target[i]]))
+            curve.append(model(kept, torch.ones_like(kept))[0, explanation.target[i]].item())
         taken = [round(f * length) for f in found.fractions.tolist()]
         assert found.curves[i].tolist() == pytest.approx([curve[k] for k in taken], abs=1e-5)
 

@@ -149,7 +149,47 @@ def test_a_row_that_is_masked_altogether_passes_nothing(ledger: bool) -> None:
 
     x = torch.randn(2, 8, dtype=torch.float64)
     e = hw.explain(Two(attend), x, composite=ZERO, ledger=ledger)
-    assert_same(e.relevance[0, 4:], (x[0, :4].masked_fill(~mask[0], -torch.inf).softmax(-1) * x[0, 4:]))
+    assert_same(e.relevance[0, 4:], x[0, :4].masked_fill(~mask[0], -torch.inf).softmax(-1) * x[0, 4:] / 2)
     assert (e.relevance[1] == 0).all()
     if ledger:
         assert_balanced(e)
+
+
+class StateSpace(nn.Module):
+    """A selective state space as Mamba writes it, ``[N, T, D]`` to ``[N]``; ``held`` detaches what steers the scan."""
+
+    def __init__(self, held: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.held = held
+        self.x_proj, self.dt_proj = nn.Linear(4, 2 + 3 + 3, bias=False), nn.Linear(2, 4)
+        self.decay = nn.Parameter(-torch.rand(4, 3) - 0.5)
+        self.double().eval()
+
+    def forward(self, u: Tensor) -> Tensor:
+        steering = self.x_proj(u)
+        steering = steering.detach() if self.held else steering
+        low, b, c = steering.split([2, 3, 3], -1)
+        step = F.softplus(self.dt_proj(low))
+        keep = torch.exp(step[..., None] * self.decay)
+        enter = step[..., None] * b[:, :, None] * u[..., None]
+        state, seen = torch.zeros_like(enter[:, 0]), []
+        for t in range(u.shape[1]):
+            state = keep[:, t] * state + enter[:, t]
+            seen.append((state @ c[:, t, :, None]).squeeze(-1))
+        return torch.stack(seen, 1).flatten(1).sum(1)
+
+
+def test_the_signal_takes_all_through_the_scan_of_a_state_space() -> None:
+    u = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad(StateSpace(held=True)(u).sum(), u)[0] * u
+    composite = hw.Composite({"layer:*x_proj": hw.rules.Hold(), "default": hw.rules.Zero()})
+    e = hw.explain(StateSpace(held=False), u.detach(), composite=composite, ledger=True)
+    assert_balanced(e)
+    assert (e.ledger.absorbed() == 0).all()
+    assert_same(e.relevance, expected.detach())
+    assert_same(e.relevance.flatten(1).sum(1), e.output)
+    shared = hw.explain(StateSpace(held=False), u.detach(), ledger=True)
+    assert_balanced(shared)
+    with pytest.raises(hw.errors.InvalidComposite, match="Hold"):
+        hw.explain(StateSpace(held=False), u.detach(), composite=composite, differentiable=True)

@@ -62,8 +62,13 @@ def test_cam_refuses_what_it_does_not_describe() -> None:
     with pytest.raises(hw.UnsupportedModel, match="grad_cam"):
         hw.explain(dense(), draw(2, 2, 12, 12), target=1, method="cam")
     hidden = double(nn.Sequential(*pooled()[:6], nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)))
-    with pytest.raises(hw.UnsupportedModel, match=r"'relu' follows|more than one"):
-        hw.explain(hidden, draw(2, 2, 12, 12), target=1, method="cam")
+    for layer in (None, "3"):
+        with pytest.raises(hw.UnsupportedModel, match=r"'relu' follows|more than one"):
+            hw.explain(hidden, draw(2, 2, 12, 12), target=1, method="cam", layer=layer)
+    named = hw.explain(pooled(), draw(2, 2, 9, 9), target=1, method="cam", layer="3").relevance
+    assert_same(named, hw.explain(pooled(), draw(2, 2, 9, 9), target=1, method="cam").relevance)
+    with pytest.raises(hw.InvalidInput, match="a module's name"):
+        hw.explain(pooled(), draw(2, 2, 9, 9), target=1, method="cam", layer=["3"])
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -96,7 +96,7 @@ def test_models_of_other_kinds_and_the_model_is_left_alone() -> None:
 
 
 def test_rows_of_the_register_name_their_calls() -> None:
-    for name in ("tcav", "layer_relevance", "bilrp", "counterfactual_tokens", "spray"):
+    for name in ("tcav", "layer_relevance", "bilrp", "counterfactual_tokens", "feature_maps", "spray"):
         row = next(r for r in hw.methods() if r.name == name)
         assert row.call.startswith("hw.")
         with pytest.raises(hw.InvalidInput, match=row.call):

@@ -158,6 +158,19 @@ FUNCTIONS: dict[str, Any] = {
     "cosine": lambda m, x: F.cosine_similarity(m(x), x, dim=1)[:, None],
     "outer product": lambda m, x: torch.einsum("ni,nj->nij", m(x), x),
     "attention": lambda m, x: F.scaled_dot_product_attention(*(m(x).view(-1, 3, 2) * s for s in (1.0, 2.0, 3.0))),
+    "cumulative product": lambda m, x: m(x).cumprod(1),
+    "determinant": lambda m, x: torch.linalg.det(torch.stack([m(x), x], 1)[:, :, :2])[:, None],
+    "solution": lambda m, x: torch.linalg.solve(torch.eye(2).double() * 3 + m(x)[:, None, :2].sin(), x[:, :2]),
+    "cross entropy": lambda m, x: F.cross_entropy(m(x), torch.tensor([1] * len(x)), reduction="none")[:, None],
+    "squared error": lambda m, x: F.mse_loss(m(x), x, reduction="none"),
+    "three operands": lambda m, x: torch.einsum("ni,ni,ni->ni", m(x), x, x.sin()),
+    "instance norm": lambda m, x: F.instance_norm(m(x).view(-1, 2, 3)),
+    "steps": lambda m, x: torch.sign(m(x)) + torch.round(3 * x),
+    "fixed instance norm": lambda m, x: F.instance_norm(
+        m(x).view(-1, 2, 3), torch.zeros(2).double(), torch.ones(2).double() * 4, use_input_stats=False
+    ),
+    "written into": lambda m, x: torch.zeros_like(x).index_copy(1, torch.tensor([1]), x[:, 2:3]) + m(x),
+    "grid": lambda m, x: F.grid_sample(x.view(-1, 1, 2, 3), m(x).view(-1, 1, 3, 2).tanh(), align_corners=False),
     "clamp": lambda m, x: m(x).clamp(-0.5, 0.7),
     "power": lambda m, x: m(x).pow(3),
     "written gelu": lambda m, x: 0.5 * m(x) * (1 + torch.tanh(0.8 * (m(x) + 0.04 * m(x) ** 3))),
@@ -220,6 +233,42 @@ def test_texts_are_explained_against_a_text_of_padding() -> None:
     assert_complete(e)
     assert_same(e.reference, model(padding.expand(3, -1))[:, 1].detach())
     assert_complete(hw.explain(model, ids, target=1, method="deeplift", baselines=0.2))
+
+
+def test_masked_tokens_and_spectra() -> None:
+    """Minus infinity in a mask is no difference, and complex values share as what they are."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.block, self.head = (
+                nn.Embedding(9, 4),
+                nn.MultiheadAttention(4, 2, batch_first=True),
+                nn.Linear(4, 2),
+            )
+
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+            h = self.table(ids)
+            return self.head(self.block(h, h, h, key_padding_mask=mask)[0].mean(1))
+
+    ids, mask = torch.randint(1, 9, (3, 6)), torch.zeros(3, 6, dtype=torch.bool)
+    mask[1, 4:] = True
+    e = hw.explain(double(Masked(), 0.5), {"ids": ids, "mask": mask}, 1, "deeplift", baselines={"ids": 0.1})
+    assert_same(e.relevance["ids"].flatten(1).sum(1), e.output - e.reference)
+    assert e.relevance["ids"][1, 4:].abs().max() > 0  # they still ask, though nobody looks at them
+
+    class Spectrum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv1d(9, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            spectrum = torch.stft(x, 16, 8, window=torch.ones(16).to(x), return_complex=True)
+            return self.head(F.relu(self.conv(torch.log1p(spectrum.abs()))).amax(-1))
+
+    for rule in ("rescale", "reveal_cancel"):
+        e = hw.explain(double(Spectrum(), 0.5), draw(3, 128), 1, "deeplift", baselines=draw(1, 128, key=5), rule=rule)
+        assert_complete(e)
 
 
 def test_the_same_point_and_an_input_beside_it() -> None:

@@ -169,3 +169,15 @@ def test_a_layer_that_does_not_run_is_refused() -> None:
     model.forward = lambda x: nn.Sequential(*list(model.children())[:-1])(x)  # type: ignore[method-assign]
     with pytest.raises(hw.InvalidInput, match="did not run"):
         hw.explain(model, draw(2, 2, 8, 8), target=0, through="spare", keep=[0])
+
+
+def test_a_mask_of_a_samples_output_is_shared_however_many_samples_there_are() -> None:
+    """As many samples as channels, in batches: the mask is not taken for one of samples."""
+    model, x = network(), draw(4, 2, 8, 8)
+    place = torch.zeros(4, 4, 4, dtype=torch.bool)
+    place[1, 2:] = True
+    whole = hw.explain(model, x, target=score, through="3", keep=place).relevance
+    assert_same(hw.explain(model, x, target=score, through="3", keep=place[None], batch_size=3).relevance, whole)
+    assert_same(hw.explain(model, x, target=score, through="3", keep=place, batch_size=2).relevance, whole)
+    rest = hw.explain(model, x, target=score, through="3", keep=~place).relevance
+    assert_same(whole + rest, hw.explain(model, x, target=score).relevance)

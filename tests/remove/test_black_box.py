@@ -29,6 +29,14 @@ def test_arrays_go_in_and_tensors_come_out() -> None:
     assert seen == [Tensor]
 
 
+def test_a_function_that_answers_in_arrays_needs_no_wrapping() -> None:
+    x = torch.rand(3, 4, dtype=torch.float64)
+    found = hw.explain(lambda rows: rows.numpy() @ np.arange(8.0).reshape(4, 2), x, target=1, method="shapley_exact")
+    torch.testing.assert_close(found.relevance, x * torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    with pytest.raises(hw.HeadwaterError):
+        hw.explain(lambda rows: rows.detach().numpy().sum(1), x, method="gradient")
+
+
 def test_no_row_is_asked_twice() -> None:
     box = black_box(lambda rows: rows.sum(1))
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]])

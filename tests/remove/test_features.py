@@ -83,10 +83,11 @@ def test_superpixels_follow_the_picture() -> None:
     picture[:, :, :, 20:] = torch.tensor([1.0, 0.5, 0.0])[:, None, None]
     labels = superpixels(picture, 8)
     assert labels.shape == (1, 1, 40, 40)
-    left, right = labels[..., :20].unique(), labels[..., 20:].unique()
+    left, right = labels[..., :19].unique(), labels[..., 21:].unique()
     assert len(left) > 1
     assert not set(left.tolist()) & set(right.tolist())
     assert superpixels(torch.rand(2, 1, 16, 16)).shape == (2, 1, 16, 16)
+    assert len(superpixels(torch.rand(1, 3, 60, 60)).unique()) > 20  # also where there is nothing but noise
     assert superpixels(torch.full((1, 3, 16, 16), 0.5)).shape == (1, 1, 16, 16)
 
 

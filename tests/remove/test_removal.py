@@ -180,6 +180,36 @@ def test_half_precision(dtype: torch.dtype) -> None:
     assert (coarse.relevance.double() - fine.relevance).abs().max() < 0.1 * fine.relevance.abs().max()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_writes_to_its_input(method: str) -> None:
+    def writes(x: Tensor, scale: Tensor) -> Tensor:
+        x.mul_(scale[:, None])
+        scale.zero_()
+        return x.sum(1)
+
+    x, scale = torch.rand(2, 6, dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    given = (x.clone(), scale.clone())
+    options = {k: v for k, v in METHODS[method].items() if k != "features"}
+    found = hw.explain(writes, (x, scale), method=method, argument=0, **options)
+    assert torch.equal(x, given[0])
+    assert torch.equal(scale, given[1])
+    if method not in ("rise", "lime"):  # which estimate
+        torch.testing.assert_close(found.relevance[0], x * scale[:, None])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("shapley_sampling", {"permutations": 2.5}), ("lime", {"samples": "many"}), ("rise", {"samples": True}),
+        ("kernel_shap", {"samples": 0}), ("feature_permutation", {"repeats": 1.5}), ("lime", {"depth": 0.5}),
+        ("contextual_prediction_difference", {"samples": 0}), ("shapley_exact", {"features": "words"}),
+    ],
+)  # fmt: skip
+def test_counts_that_are_none(method: str, options: dict[str, Any]) -> None:
+    with pytest.raises(hw.InvalidInput):
+        hw.explain(network(), torch.rand(2, 3, 8, 8).double(), target=0, method=method, **options)
+
+
 def test_answers_that_are_not_finite() -> None:
     with pytest.raises(hw.NonFinite):
         hw.explain(lambda x: 1 / x.sum(1), torch.ones(1, 3), method="shapley_exact")

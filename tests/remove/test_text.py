@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import headwater as hw
 from headwater.remove.text import reader
+from headwater.show import TextMap
 
 TEXTS = ["  A good\tfilm, really good ", "bad"]
 
@@ -28,6 +29,14 @@ def test_words_get_what_they_say(method: str) -> None:
     torch.testing.assert_close(found.relevance, expected)
     torch.testing.assert_close(found.tokens(), expected)
     assert hw.explain(polarity, TEXTS[0], target=0, method=method).relevance.shape == (1, 5)
+
+
+def test_drawn_word_by_word() -> None:
+    drawn = hw.explain(polarity, TEXTS, target=0, method="shapley_exact").plot()
+    assert isinstance(drawn, TextMap)
+    assert "really" in drawn.to_html()
+    ids = hw.explain(Counting(), IDS, method="feature_ablation").plot()
+    assert isinstance(ids, TextMap)
 
 
 def test_nothing_removed_is_the_text_itself() -> None:

@@ -18,7 +18,9 @@ def explained(relevance: Any, inputs: Any = None) -> Any:
     """What ``plot`` reads of an explanation."""
     count = len(relevance) if isinstance(relevance, torch.Tensor) else 2
     inputs = relevance if inputs is None else inputs
-    return SimpleNamespace(relevance=relevance, inputs=inputs, output=torch.arange(float(count)), method="lrp")
+    return SimpleNamespace(
+        details={}, relevance=relevance, inputs=inputs, output=torch.arange(float(count)), method="lrp"
+    )
 
 
 def kind(found: Figure | TextMap) -> str:

@@ -5,47 +5,51 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_RIDGE = 0.01  # of the mean variance: what a direction without any spread is taken to have
-
 
 def separation(points: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[int, float]:
     """Each cluster against all other points along the direction that parts them best.
 
-    ``J = (m₁ - m₀)ᵀ S_w⁻¹ (m₁ - m₀)`` with ``S_w`` the mean covariance of the two groups and a ridge: the squared
-    distance of the means in standard deviations. From sums over clusters alone, so that each point is seen once.
+    ``J = (m₁ - m₀)ᵀ S⁻¹ (m₁ - m₀)`` with ``S`` the mean covariance of the two groups: the squared distance of the means
+    in standard deviations. A few points in many dimensions always lie apart along some direction; so ``S`` is shrunk
+    towards a multiple of the identity by ``d / (d + n)``, ``n`` the smaller group's size, and what the means differ by
+    chance, ``tr S⁻¹ (S₁ / n₁ + S₀ / n₀)``, is taken off.
 
     Args:
         points: ``[N, d]``. labels: ``[N]``, -1 for points that belong to no cluster (they count among the others).
 
     Source: Fisher 1936; as a ranking of suspicious classes Anders et al. 2022 (the review's reference [6]).
     """
-    kinds = np.unique(labels)
-    if len(kinds) < 2:
-        return dict.fromkeys((int(k) for k in kinds if k >= 0), 0.0)
-    count = {int(k): int((labels == k).sum()) for k in kinds}
-    total = {int(k): points[labels == k].sum(0, dtype=np.float64) for k in kinds}
-    # about the overall mean, that no digits are lost
-    centre = sum(total.values()) / len(points)
-    scatter = {int(k): _scatter(points[labels == k], centre) for k in kinds}
-    all_scatter = sum(scatter.values())
+    centre = points.mean(0, dtype=np.float64)  # about which no digits are lost
+    kinds = [int(k) for k in np.unique(labels)]
+    moments = {k: _moments(points[labels == k], centre) for k in kinds}
+    size, total, scatter = (sum(parts) for parts in zip(*moments.values(), strict=True))
     found = {}
-    for k in (int(k) for k in kinds if k >= 0):
-        n, m = count[k], len(points) - count[k]
-        inner = total[k] / n - centre
-        outer = -inner * n / m
-        within = (scatter[k] / n - np.outer(inner, inner)) / 2 + (
-            (all_scatter - scatter[k]) / m - np.outer(outer, outer)
-        ) / 2
-        within += np.eye(len(within)) * max(_RIDGE * np.trace(within) / len(within), 1e-12)
-        gap = inner - outer
-        found[k] = float(gap @ np.linalg.solve(within, gap))
+    for k in (k for k in kinds if k >= 0):
+        n, inner, own = moments[k]
+        found[k] = _fisher((n, inner, own), (size - n, total - inner, scatter - own))
     return found
 
 
-def _scatter(points: NDArray[np.float32], centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``Σ (x - c)(x - c)ᵀ``, in blocks."""
+Moments = tuple[int, NDArray[np.float64], NDArray[np.float64]]  # number, sum and sum of products
+
+
+def _fisher(one: Moments, other: Moments) -> float:
+    if not one[0] or not other[0]:
+        return 0.0
+    (n, mean, spread), (m, rest, around) = ((k, s / k, p / k - np.outer(s, s) / k**2) for k, s, p in (one, other))
+    within, d = (spread + around) / 2, len(mean)
+    variance = max(float(np.trace(within)) / d, 1e-12)
+    share = d / (d + min(n, m))
+    within = (1 - share) * within + share * variance * np.eye(d)
+    gap = mean - rest
+    by_chance = np.trace(np.linalg.solve(within, spread / n + around / m))
+    return max(0.0, float(gap @ np.linalg.solve(within, gap)) - float(by_chance))
+
+
+def _moments(points: NDArray[np.float32], centre: NDArray[np.float64]) -> Moments:
+    """Number, ``Σ (x - c)`` and ``Σ (x - c)(x - c)ᵀ``, in blocks."""
     total = np.zeros((points.shape[1], points.shape[1]))
     for start in range(0, len(points), 65_536):
         block = points[start : start + 65_536] - centre
         total += block.T @ block
-    return total
+    return len(points), points.sum(0, dtype=np.float64) - len(points) * centre, total

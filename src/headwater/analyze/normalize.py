@@ -23,7 +23,7 @@ class Normalization:
         blur: standard deviation of a Gaussian, in pixels; 0 for none.
         size: the longest side that is kept, by average pooling; None for all pixels.
         fourier: the magnitude of the spectrum instead of the map: the same wherever in the picture something lies.
-        scale: "standardize" (mean 0, deviation 1), "sum" (of magnitudes 1), "max" (1) or "none".
+        scale: "sum" (of magnitudes 1: shares of relevance), "standardize" (mean 0, deviation 1), "max" (1) or "none".
 
     Source: Samek et al. 2021 (review), Algorithm 4; Lapuschkin et al. 2019.
     """
@@ -33,7 +33,7 @@ class Normalization:
     blur: float = 0.5
     size: int | None = 16
     fourier: bool = False
-    scale: Literal["standardize", "sum", "max", "none"] = "standardize"
+    scale: Literal["sum", "standardize", "max", "none"] = "sum"
 
     def __post_init__(self) -> None:
         choices = {"channels": ("sum", "keep"), "part": ("signed", "absolute", "positive"), "scale": tuple(_SCALES)}

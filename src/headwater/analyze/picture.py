@@ -25,7 +25,7 @@ def picture(found: Spray, count: int) -> Figure:
     figure = new_figure(11.0, 4.2 + (2.6 if drawable and suspects else 0.0))
     parts: list[Any] = [figure]
     if drawable and suspects:
-        parts = list(np.ravel(figure.subfigures(2, 1, height_ratios=[4.2, 2.6])))
+        parts = [*np.asarray(figure.subfigures(2, 1, height_ratios=[4.2, 2.6]))]
     top, *rest = parts
     places, spectrum = top.subplots(1, 2, width_ratios=[1.6, 1.0])
     _draw_map(found, suspects, places)
@@ -57,19 +57,23 @@ def bars(pooled: Pooled) -> Figure:
 
 
 def _draw_map(found: Spray, suspects: list[Cluster], ax: Axes) -> None:
+    """Of the first suspect's group alone: every group has a plane of its own."""
+    group = suspects[0].group if suspects else found.groups[0].name
+    own = [c.label for c in found.clusters if c.group == group]
     points = found.embedding[:, 1:3] if found.places is None else found.places
-    shown = np.flatnonzero(np.isfinite(points).all(1))
+    shown = np.flatnonzero(np.isfinite(points).all(1) & np.isin(found.labels, own))
     shown = shown[:: max(1, len(shown) // _DRAWN)]
-    ax.scatter(
-        points[shown, 0], points[shown, 1], s=3, color="0.75", linewidths=0, rasterized=True, label="other samples"
-    )
+    ax.scatter(points[shown, 0], points[shown, 1], s=3, color="0.75", linewidths=0, rasterized=True, label="others")
     for rank, suspect in enumerate(suspects, start=1):
-        own = shown[found.labels[shown] == suspect.label]
-        ax.scatter(points[own, 0], points[own, 1], s=8, linewidths=0, rasterized=True, label=_name(rank, suspect))
+        members = shown[found.labels[shown] == suspect.label]
+        if len(members):
+            x, y = points[members].T
+            ax.scatter(x, y, s=8, linewidths=0, rasterized=True, label=_name(rank, suspect))
+    of = "" if group is None else f" of group {group}"
     if found.places is None:
-        ax.set(xlabel="second eigenvector", ylabel="third eigenvector")
+        ax.set(xlabel="second eigenvector", ylabel="third eigenvector", title=f"Heatmaps{of}")
     else:
-        ax.set(xticks=[], yticks=[], title="Map of the heatmaps")
+        ax.set(xticks=[], yticks=[], title=f"Map of the heatmaps{of}")
     ax.legend(loc="best", frameon=True, fontsize="small", markerscale=2)
 
 

@@ -145,7 +145,7 @@ def neuron_conductance(
         mask[index] = True
     except IndexError:
         raise InvalidInput(f"neuron={neuron!r} is out of range for a layer output of shape {shape}") from None
-    conditions = {**question.through, layer: mask}
+    conditions = {**question.through, layer: mask[None]}
     return integrated_gradients(
         replace(question, through=conditions), baselines=baselines, steps=steps, rule=rule, of=of
     )

@@ -138,16 +138,18 @@ def rows_walked(question: Question) -> int:
     return min(question.rows_at_a_time, max(1, WALKED_AT_A_TIME // max(1, sum(v[0].numel() for v in values))))
 
 
-def explained_by(of: Method, part: Question, move: Move) -> list[Tensor | None]:
+def explained_by(of: Method, part: Question, move: Move, *, path: bool = False) -> list[Tensor | None]:
     """What a method of explanation answers at points other than the question's inputs.
 
     Raises:
         InvalidInput: where the method does not walk back and the points are those of a path or of embeddings.
     """
     assert of.run is not None
-    if of.family == "propagate":
-        return of.run(replace(part, move=move)).relevance
     values = list(part.inputs.values)
+    floats = all(values[i].is_floating_point() for i in part.explained)
+    # Rules look at the input's bounds, which moved points may exceed; other methods may do more than walk back.
+    if of.family == "propagate" and (of.rules or path or not floats):
+        return of.run(replace(part, move=move)).relevance
     for i in part.explained:
         if not values[i].is_floating_point():
             raise InvalidInput(f"of={of.name!r} cannot be averaged over embeddings: pass floats, or {WALKING}")

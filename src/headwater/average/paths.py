@@ -141,7 +141,7 @@ def integrate(question: Question, of: Method, paths: Paths, ask: Ask | None = No
     fixed, output = question.scored()
 
     def of_rows(part: Question, rows: Rows) -> Sequence[Tensor | None]:
-        return explained_by(of, part, paths.move(rows)) if ask is None else ask(part, rows)
+        return explained_by(of, part, paths.move(rows), path=True) if ask is None else ask(part, rows)
 
     means = average(fixed, of_rows, paths.draws, paths.nodes.count, label="integrating")
     n = len(fixed.inputs.values)

@@ -36,7 +36,7 @@ def compute(job: Job, pending: Sequence[int], workers: int) -> Iterator[int]:
     resources = {"num_cpus": min(job.manifest.threads, _share(ray, "CPU", workers)), "num_gpus": 0.0}
     if on_gpu:
         resources["num_gpus"] = min(1.0, _share(ray, "GPU", workers))
-    actor: Any = ray.remote(**resources)(_Worker)  # type: ignore[call-overload]
+    actor: Any = ray.remote(**resources)(_Worker)
     yield from _all(ray, lambda: actor.remote(packed, on_gpu), list(pending), workers, job.url)
 
 

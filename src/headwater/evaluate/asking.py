@@ -51,12 +51,12 @@ class Asking(Question):
         chosen, clean = zip(*self.in_batches(settle, self.inputs.samples), strict=True)
         return replace(self, target=targets.join(chosen), clean=torch.cat(clean))
 
-    def scores(self) -> Tensor:
+    def scores(self, *, spent: bool = False) -> Tensor:
         """The model's answers, ``[N]``; see :meth:`Question.scores`."""
         if self.output == "score":
-            return super().scores()
+            return super().scores(spent=spent)
         output, classes = self.output, self.target
-        return replace(self, output="score", target=lambda raw: _read(raw, output, classes)).scores()
+        return replace(self, output="score", target=lambda raw: _read(raw, output, classes)).scores(spent=spent)
 
 
 def asking(
@@ -147,7 +147,7 @@ def _settled(question: Asking) -> tuple[Any, Tensor]:
     if targets.is_function(question.target) or isinstance(question.target, targets.Neuron):
         return question.target, question.scores()
     with torch.no_grad():
-        raw = question.inputs.call(question.model, question.inputs.values)
+        raw = question.inputs.call(question.model, question.inputs.copies())
     output = targets.select_output(raw)
     scores, resolved = targets.score(output, question.target, question.inputs.mask)
     if not bool(scores.isfinite().all()):

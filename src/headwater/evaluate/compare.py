@@ -38,7 +38,7 @@ def compare(
     model: Callable[..., Any], x: Any, methods: Sequence[Method] | Mapping[str, Method] = METHODS, target: Any = None,
     *, features: Any = None, imputer: Any = None, references: Any = None, pool: Pool = "sum",
     output: Output = "score",
-    steps: int | None = None, argument: Any = None, bounds: Any = None, names: Sequence[str] = (),
+    steps: int | None = None, until: float = 1.0, argument: Any = None, bounds: Any = None, names: Sequence[str] = (),
     randomize: bool = True, repetitions: int = 3, store: str | Path | None = None, batch_size: int | None = None,
     seed: int = 0, progress: bool | None = None,
 ) -> Comparison:  # fmt: skip
@@ -54,7 +54,7 @@ def compare(
             mapping of such by the names they are to have in the table. One that cannot serve this model is told in its
             row.
         target: as for ``hw.explain``; by default what the model predicts at ``x``.
-        features, imputer, references, pool, output, steps, argument: of the flipping; see
+        features, imputer, references, pool, output, steps, until, argument: of the flipping; see
             :func:`~headwater.evaluate.pixel_flipping`.
         bounds: of the values of ``x``, for the methods that need them.
         names: of the samples, for pictures.
@@ -82,9 +82,9 @@ def compare(
     changed = question.inputs.values[removal.sites[0].place].detach().cpu()
     if names and len(names) != len(changed):
         raise InvalidInput(f"{len(names)} names for {len(changed)} samples: give each sample one")
-    fractions = schedule(removal.counts, steps, None, 1.0)[1]
+    fractions = schedule(removal.counts, steps, None, until)[1]
     settings = {
-        **flip_settings(question, removal, "most", pool, False, imputer), "steps": len(fractions) - 1,
+        **flip_settings(question, removal, "most", pool, False, imputer), "steps": len(fractions) - 1, "until": until,
         "timed_batch": min(TIMED_BATCH, len(changed)), "repetitions": repetitions, "randomize": randomize,
     }  # fmt: skip
     folder = None if store is None else Path(store)
@@ -93,7 +93,9 @@ def compare(
     if randomize and isinstance(model, nn.Module) and any(True for _ in model.parameters()):
         module: nn.Module = copy.deepcopy(model)
         random_model = redraw(module, None, "permute", seed)
-    job = _Job(question, removal, {"pool": pool, "steps": steps, "imputer": imputer}, repetitions, random_model)
+    job = _Job(
+        question, removal, {"pool": pool, "steps": steps, "until": until, "imputer": imputer}, repetitions, random_model
+    )
 
     def work(at: slice) -> Entry:
         explainer = explainers[at.start]

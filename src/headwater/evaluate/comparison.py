@@ -181,7 +181,7 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
     settings = comparison.settings
     notes = [
         f"area: under the flipping curve of the {settings['output']} ({settings['features']}, {settings['imputer']}), "
-        f"mean of {len(comparison.clean)} samples with its bootstrap interval; lower is more faithful",
+        f"mean over N = {len(comparison.clean)} with its bootstrap interval; lower is more faithful",
         "file size: bytes of the heatmap as a grey JPEG of quality 75; eff. features: exp of the entropy of |R|",
         "gap: mean |output - reference - ΣR| / |output - reference|, of methods that claim to sum up",
         "randomized: rank correlation with the map of the same model with random parameters; near 0 is right",

@@ -75,10 +75,10 @@ def cost(
 
     def forward() -> None:
         with torch.no_grad():
-            batch.call(model, batch.values)
+            batch.call(model, batch.copies())
 
     def work() -> None:
-        explainer.maps(model, given, chosen)
+        explainer.run(model, given, chosen)
 
     calls: tuple[Callable[[], None], ...] = (forward, work)
     for call in calls:

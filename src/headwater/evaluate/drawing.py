@@ -115,7 +115,7 @@ def _grid(scaled: Mapping[str, Tensor], inputs: Tensor | None, chosen: Sequence[
 
 
 def _lines(scaled: Mapping[str, Tensor], signal: Tensor, head: str) -> Figure:
-    figure = new_figure(9.0, len(scaled) * (0.8 + 0.7 * len(signal)))
+    figure = new_figure(9.0, len(scaled) * (1.0 + 0.9 * len(signal)))
     for parent, (name, maps) in zip(figure.subfigures(len(scaled), 1, squeeze=False).flat, scaled.items(), strict=True):
         draw_series(parent, maps[0], signal, rate=None, names=None, limit=1.0, title=f"{name}, {head}")
     return figure

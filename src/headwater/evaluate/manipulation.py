@@ -175,7 +175,7 @@ def _maps(explainer: Explainer, model: Any, x: Tensor, target: Any) -> Tensor:
 
 
 def _outputs(model: Any, x: Tensor) -> Tensor:
-    output = select_output(model(x))
+    output = select_output(model(x.clone()))
     return output.reshape(len(x), -1)
 
 

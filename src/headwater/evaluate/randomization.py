@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from headwater.arguments import Inputs
 from headwater.errors import InvalidInput, InvalidTarget
 from headwater.evaluate.agreement import Measure, measure_of
 from headwater.evaluate.asking import settled_target
@@ -101,7 +102,7 @@ def logit_randomization(
     """
     explainer, of = Explainer.of(method), measure_of(similarity)
     with torch.no_grad():
-        output = select_output(model(x))
+        output = select_output(model(x.clone()))
     if output.dim() != 2 or output.shape[1] < 2:
         raise InvalidTarget(f"another class needs an output [N, C] with C > 1, not {list(output.shape)}")
     own = output.argmax(1) if target is None else torch.as_tensor(target, device=output.device).expand(len(output))
@@ -130,7 +131,8 @@ def running_order(model: nn.Module, x: Any) -> list[str]:
     hooks = [m.register_forward_pre_hook(lambda *_, name=n: ran.append(name)) for n, m in own.items()]
     try:
         with torch.no_grad():
-            model(*x) if isinstance(x, tuple) else model(**x) if isinstance(x, dict) else model(x)
+            inputs = Inputs.of(x)
+            inputs.call(model, inputs.copies())
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from headwater.evaluate.comparison import Comparison, Entry
 from headwater.evaluate.drawing import CHANCE
 from headwater.evaluate.statistics import bootstrap_interval
 
 ALIKE = 0.5  # rank correlation with the map of a random model from which on a map says little of what was learnt
 FEW = 20  # samples below which the intervals themselves are rough
+FEWEST = 5  # and below which they say nothing
 
 
 def recommend(comparison: Comparison) -> str:
@@ -29,7 +28,7 @@ def recommend(comparison: Comparison) -> str:
     if not fit:
         lines.append("No method can be recommended on these samples.")
     else:
-        lines += _lead(comparison, fit, areas)
+        lines += _lead(comparison, fit)
     if rest:
         lines.append(f"Not below a random order with 95 % confidence: {', '.join(rest)}.")
     lines += [
@@ -41,13 +40,13 @@ def recommend(comparison: Comparison) -> str:
     return " ".join(lines)
 
 
-def _lead(comparison: Comparison, fit: list[Entry], areas: dict[str, Tensor]) -> list[str]:
+def _lead(comparison: Comparison, fit: list[Entry]) -> list[str]:
     curves = comparison.curves
     ordered = sorted(fit, key=lambda e: curves[e.name].area)
     best = ordered[0]
-    tied = [
-        e for e in ordered[1:] if float(bootstrap_interval(curves[e.name].areas - curves[best.name].areas)[0]) <= 0
-    ]  # fmt: skip
+    few = len(comparison.clean) < FEWEST
+    lead = {e.name: bootstrap_interval(curves[e.name].areas - curves[best.name].areas)[0] for e in ordered[1:]}
+    tied = [e for e in ordered[1:] if few or float(lead[e.name]) <= 0]
     chance = curves[CHANCE].area
     lines = [
         f"Use {best.name}: removing what it finds relevant takes the {comparison.settings['output']} down fastest "

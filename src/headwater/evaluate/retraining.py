@@ -103,5 +103,5 @@ def _without(
 
 def _accuracy(model: Any, test: Set, batch: int = 256) -> float:
     with torch.no_grad():
-        found = torch.cat([select_output(model(part)).argmax(1) for part in test[0].split(batch)])
+        found = torch.cat([select_output(model(part.clone())).argmax(1) for part in test[0].split(batch)])
     return float((found == test[1].to(found.device)).double().mean())

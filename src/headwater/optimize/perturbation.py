@@ -126,8 +126,8 @@ def rate_distortion(
     draws: int = 8,
     steps: int = 200,
     rate: float = 0.05,
-    sparsity: float = 0.1,
-    resolution: int = 56,
+    sparsity: float = 0.4,
+    resolution: int = 28,
     references: Any = None,
 ) -> Answer:
     """The fewest features that fix the score when all others are random (MacDonald et al. 2019, Eq. 2 to 4).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from headwater.errors import InvalidComposite
 from headwater.propagate.maps import AnyMap, Map
-from headwater.propagate.rules import divide
+from headwater.propagate.rules import Hold, Rule, divide
 from headwater.propagate.tags import Kept, product
 
 if TYPE_CHECKING:
@@ -183,7 +186,8 @@ class Affine:
             if self.booking:
                 self.book("not kept", product(self.z, c * (1 - self.kept)))
             c = c * self.kept
-        self.call.rule_name = repr(rule)
+        if engine.names is not None:
+            self.call.rule_name = repr(rule)
         factor, relevance = rule.split(self, c)
         if self.source is None:
             return [factor if relevance is None else self._as_factor(relevance, factor)]
@@ -213,16 +217,22 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     else:
         call.is_affine = True
         call.depth += 1
-        if engine.names is not None:
+        if engine.composite.needs_places:
             call.place = engine.place(call.layer, affine._weight)
         engine.depth = max(engine.depth, call.depth)
         call.first = call.first or affine.source is not None
     first, call.first = call.first, False
     affine.origin.at_input = affine.origin.at_input or first
     rule = engine.composite.early(affine.origin)
+    if isinstance(rule, Hold):
+        return _held(engine, call, rule)
     if rule is not None and rule.native and not engine.ledger:
         out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
-        call.rule_name = repr(rule)
+        if engine.names is not None:
+            call.rule_name = repr(rule)
+    elif rule is not None and rule.scales and engine.bare and call.operator.name == "linear" and affine.inner is None:
+        out = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
+        out.register_hook(_scaling(engine, rule, engine.keeper.keep(out.detach(), relu_safe=True)))
     else:
         with torch.set_grad_enabled(engine.differentiable):
             out = call.func(*call.args, **call.kwargs)
@@ -234,6 +244,34 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     engine.tag(out).affine = affine
     call.release()  # a folded call would else refer to itself through its input's tag
     return out
+
+
+def _held(engine: Propagation, call: Call, rule: Hold) -> Tensor:
+    """The output of a call as a constant."""
+    if engine.differentiable:
+        raise InvalidComposite(f"{rule!r} leaves no derivative of what it holds: explain without differentiable=True")
+    with torch.no_grad():
+        out: Tensor = call.func(*call.args, **call.kwargs)
+    call.rule_name, call.shape = repr(rule), tuple(out.shape)
+    call.release()
+    return out
+
+
+def _scaling(engine: Propagation, rule: Rule, z: Kept) -> Callable[[Tensor], Tensor]:
+    """The rule as a hook of the output ``z``: the operator's own gradient does the rest."""
+    known = weakref.ref(engine)
+    kept: list[Kept] = [z]
+
+    def scale(c: Tensor) -> Tensor:
+        walker = known()
+        if walker is None or not walker.walking or not kept:
+            return c
+        value = kept[0].value
+        if not walker.retaining:
+            kept.clear()
+        return rule.scaled(value, c)
+
+    return scale
 
 
 def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:

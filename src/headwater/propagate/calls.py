@@ -41,10 +41,12 @@ class Call:
         self.absorbed: dict[str, list[float]] = {}
         self.incoming: list[float] = []
         self.outgoing: list[float] = []
-        tags = [engine.tag(t) for t in live]
-        self.depth = max(tag.depth for tag in tags)
-        self.first = any(tag.first for tag in tags)
-        self.nonneg = all(tag.nonneg for tag in tags)
+        self.depth, self.first, self.nonneg = 0, False, True
+        for t in live:
+            tag = engine.tag(t)
+            self.depth = max(self.depth, tag.depth)
+            self.first |= tag.first
+            self.nonneg &= tag.nonneg
 
     def book(self, cause: str, amount: Tensor) -> None:
         """Book relevance that this operator absorbs by a named cause; ``amount`` of any shape is summed."""
@@ -88,6 +90,8 @@ class Reroute(torch.autograd.Function):
 
     At any other time (the derivative of a differentiable explanation) gradients pass to the outputs as computed.
     """
+
+    apply = vars(torch.autograd.Function)["apply"]  # not what stands in for it while an explanation runs
 
     @staticmethod
     def forward(ctx: Any, engine: Propagation, walk: Walk, count: int, *tensors: Tensor) -> Any:

@@ -31,6 +31,9 @@ class Watcher(Layouts):
         """Outputs found, by a name for each, as :class:`Captures` keeps them."""
         return {}
 
+    def left(self, name: str) -> None:
+        """A module that is captured has returned its output."""
+
 
 class Captures:
     """Notes the outputs of modules while a model runs on this thread, and leaves the modules as they were.
@@ -101,6 +104,8 @@ class Captures:
         value = self.engine.materialize(original)
         kept = self.engine.keeper.keep(value if self.engine.differentiable else value.detach())
         self.found[name].append((get_gradient_edge(value), kept, value))
+        if isinstance(self.engine.watch, Watcher):
+            self.engine.watch.left(name)
         if name in self.through:
             assert isinstance(self.engine.watch, Layouts), "a condition needs to know where channels lie"
             passing = mask(name, self.through[name], value, self.engine.watch)

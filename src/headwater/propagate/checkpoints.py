@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,7 @@ def _explaining() -> bool:
     return bool(getattr(_STATE, "explaining", 0))
 
 
+@functools.cache
 def _reentrant(function: type[torch.autograd.Function]) -> type:
     class Apply:
         """Stands where ``CheckpointFunction`` is looked up; elsewhere than in an explanation it is that class."""
@@ -33,6 +35,7 @@ def _reentrant(function: type[torch.autograd.Function]) -> type:
     return Apply
 
 
+@functools.cache
 def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
     def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
         if _explaining():
@@ -43,6 +46,7 @@ def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
     return steps
 
 
+@functools.cache
 def _apply(original: Any) -> Any:
     return explained_apply(original, _explaining)
 

@@ -78,7 +78,8 @@ class Composite:
         self.has_input_rules = any(rule.at_input for rule in self.rules)
         self.has_filters = any(filter_ is not None for _, filter_ in everything)
         self.per_sample = self.has_filters or any(rule.per_sample for rule in self.rules)
-        self.needs_layers = bool(self.layers) or any(rule.needs_places for rule in self.rules)
+        self.needs_places = any(rule.needs_places for rule in self.rules)
+        self.needs_layers = bool(self.layers) or self.needs_places
         self.rows = dict(rows)
 
     def _add(self, selector: str, row: Row) -> None:

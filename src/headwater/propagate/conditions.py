@@ -28,7 +28,8 @@ def conditions(model: Any, through: Any, keep: Any) -> dict[str, Tensor]:
         model: has the layers.
         through: a module's name, or a dictionary from names to what is kept there.
         keep: with one name: channels as an int or a sequence of ints, or a mask of booleans: one for each channel,
-            ``[C]`` or ``[N, C]``, or for each value, of the shape of the layer's output with or without samples.
+            ``[C]``, for each sample and channel, ``[N, C]``, or for each value of a sample's output, ``[*output]`` (in
+            doubt ``[1, *output]``).
 
     Raises:
         InvalidInput: where one comes without the other, for an unknown layer, or for what names no channels.
@@ -59,16 +60,16 @@ def _channels(name: str, keep: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         found = torch.zeros(0, dtype=torch.float32)
     if found.dtype == torch.bool and found.dim():
-        return found
+        return found[None] if found.dim() > 2 and len(found) != 1 else found  # only [N, C] is one for each sample
     if found.is_floating_point() or found.dtype == torch.bool or found.is_complex() or found.dim() != 1:
         raise InvalidInput(f"keep at {name!r} must be channels (ints) or a mask of booleans, not {keep!r}")
     return found.long()
 
 
 def select(through: Mapping[str, Tensor], rows: Tensor, n: int) -> dict[str, Tensor]:
-    """The conditions of the samples at these indices: masks that are one for each of ``n`` samples are selected."""
+    """The conditions of the samples at these indices: masks ``[N, C]`` for each of ``n`` samples are selected."""
     return {
-        name: keep[rows.to(keep.device)] if keep.dtype == torch.bool and keep.dim() > 1 and len(keep) == n else keep
+        name: keep[rows.to(keep.device)] if keep.dtype == torch.bool and keep.dim() == 2 and len(keep) == n else keep
         for name, keep in through.items()
     }
 
@@ -93,7 +94,7 @@ def mask(name: str, keep: Tensor, value: Tensor, layouts: Layouts) -> Tensor:
         return keep.to(value.dtype).view(shape)
     if keep.shape == (n, channels):
         return keep.to(value.dtype).view(n, *shape[1:])
-    if keep.shape in (value.shape, value.shape[1:]):
+    if keep.shape in ((1, *value.shape[1:]), value.shape[1:]):
         return keep.to(value.dtype)
     raise InvalidInput(
         f"The mask for layer {name!r} has shape {tuple(keep.shape)}; its output {tuple(value.shape)} has "

@@ -3,7 +3,8 @@
 The model runs on the reference first and its calls are noted in order; on the explained input each nonlinear call is
 compared with its fellow there. Every treatment is exact, ``Σ c Δx = Δy``, so that the whole is: elementwise functions
 by their secant between the two points, products by their operands' midpoints, convex functions (pooling, norms,
-log-sum-exp) by their gradient at the point where they are larger, scaled; anything else is written as these parts.
+log-sum-exp) by their gradient at the point where they are larger, scaled; norms, attention and recurrent layers are
+written as these parts.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from headwater.propagate.products import groups, normalizer_arguments, written_o
 from headwater.propagate.rules import Rule, divide
 from headwater.propagate.tags import is_live
 
-_ELEMENTWISE = {"relu", "abs", "leaky_relu", "prelu", "rrelu"}
+_ELEMENTWISE = {"relu", "abs", "leaky_relu", "prelu", "rrelu", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix"}
 _CONCAVE = {"amin", "min", "minimum", "fmin", "cummin"}
-_CONVEX = """
-amax max maximum fmax cummax sort msort topk kthvalue median nanmedian mode aminmax quantile nanquantile
-max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
-adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d
-norm vector_norm linalg_vector_norm matrix_norm linalg_norm nuclear_norm frobenius_norm std var prod pdist
-where masked_fill logsumexp special_logsumexp cumprod logcumsumexp
+# Their gradient is the same everywhere, so that it is their multiplier; anything unnamed is scaled, which is exact too.
+_SAME_EVERYWHERE = """
+add sub rsub neg sum mean nansum nanmean cumsum diff trace cat concat stack hstack vstack dstack column_stack row_stack
+block_diag pad constant_pad_nd avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
+upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa scatter_add index_add
+fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft complex
+fft_fftshift fft_ifftshift im2col col2im copy
 """
-_SCALED = _CONCAVE | set(_CONVEX.split())  # among these some are neither: they are scaled all the same
+_LINEAR = set(_SAME_EVERYWHERE.split())
 
 
 @dataclass
@@ -85,18 +88,17 @@ class Difference(Rule):
             )  # fmt: skip
         if operator.affine:
             if len(call.live) > 1:
-                return self._bilinear(engine, call)
+                return self._scaled(engine, call) if len(live) > 2 else self._bilinear(engine, call)
             return operator.handler(engine, call) if self.reveal else engine.native(call)
         elementwise = kind == "pointwise" or name in _ELEMENTWISE
         if elementwise and len(live) == 1 and not live[0].is_complex():
             return self._elementwise(engine, call)
-        if name in _SCALED or elementwise:
-            return self._scaled(engine, call)
-        parts = _PARTS.get(name) or _PARTS.get(kind)
-        if parts is not None and name != "batch_norm":
-            return parts(engine, call)
-        special = kind in ("custom", "recurrent") or operator.checked or name in _WRITTEN
-        return operator.handler(engine, call) if special else engine.native(call)
+        if name in _PARTS:
+            return _PARTS[name](engine, call)
+        if kind in ("custom", "recurrent") or operator.checked or name in _WRITTEN:
+            return operator.handler(engine, call)
+        linear = operator.view or kind == "constant" or name in _LINEAR
+        return engine.native(call) if linear else self._scaled(engine, call)
 
     # ------------------------------------------------------------------ the two runs
 
@@ -192,7 +194,7 @@ class Difference(Rule):
         func, args, kwargs, concave = call.func, call.args, call.kwargs, call.operator.name in _CONCAVE
 
         def walk(*cs: Tensor | None) -> list[Tensor | None]:
-            steps = [k.value - t for k, t in zip(here, fellow.live, strict=True)]
+            steps = [_finite(k.value - t) for k, t in zip(here, fellow.live, strict=True)]
             total: list[Tensor | None] = [None] * len(live)
             points = (
                 (live, [k.value for k in here], args, kwargs),
@@ -200,7 +202,7 @@ class Difference(Rule):
             )
             for first, (old, values, a, k) in zip((True, False), points, strict=True):
                 parts = _pull(func, old, values, a, k, steps, cs, [
-                    (r.value - t, ((r.value >= t) != concave) == first)
+                    (_finite(r.value - t), ((r.value >= t) != concave) == first)
                     for r, t in zip(results, fellow.results, strict=True)
                 ])  # fmt: skip
                 total = [p if t is None else t if p is None else t + p for t, p in zip(total, parts, strict=True)]
@@ -215,13 +217,19 @@ def _copy(t: Tensor | None) -> Tensor | None:
 
 def _secant(apply: Any, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
     """``Δy / Δx``, and the slope at the middle where the two points are too close to tell it."""
-    step, near = x - x0, torch.finfo(x.dtype).eps ** 0.5
+    step, near = _finite(x - x0), torch.finfo(x.dtype).eps ** 0.5
     close = step.abs() <= near * (x.abs() + x0.abs())
     close |= (step.abs() <= near) & ((y - y0).abs() <= near * (y.abs() + y0.abs()))
     with torch.enable_grad():
         middle = ((x + x0) / 2).requires_grad_()
         slope = torch.autograd.grad(apply(middle).sum(), middle)[0]
+    slope = torch.where(middle.isfinite(), slope, torch.zeros_like(slope))
     return torch.where(close, slope, (y - y0) / torch.where(close, torch.ones_like(step), step))
+
+
+def _finite(difference: Tensor) -> Tensor:
+    """A difference, and none between two places that a mask has set to minus infinity."""
+    return torch.where(difference.isfinite(), difference, torch.zeros_like(difference))
 
 
 def _revealed(affine: Affine, below: Tensor, z0: Tensor, apply: Any, y0: Tensor, c: Tensor) -> Tensor:
@@ -283,6 +291,8 @@ def _normalized(engine: Propagation, call: Call) -> Any:
     """Layer, RMS, group and instance norm as mean, square, reciprocal root and product."""
     redo, name = engine.redo, call.operator.name
     bound = normalizer_arguments(call)
+    if name == "instance_norm" and not bound["use_input_stats"]:  # a scale and a shift
+        return engine.native(call)
     x = bound["input"]
     shape, axes = groups(name, x, bound)
     y = redo(torch.reshape, x, shape)
@@ -304,7 +314,11 @@ def _attention(engine: Propagation, call: Call) -> Any:
     return written_out(engine, *bind(call, names, *[None] * 4, 0.0, False, None, False))
 
 
-_PARTS = {"softmax": _softmax, "normalizer": _normalized, "attention": _attention}
+_PARTS = {
+    **dict.fromkeys(("softmax", "_softmax", "special_softmax", "log_softmax", "special_log_softmax"), _softmax),
+    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm"), _normalized),
+    "scaled_dot_product_attention": _attention,
+}
 _WRITTEN = {
     "glu", "lerp", "cosine_similarity", "addcmul", "addcdiv", "cdist", "pairwise_distance", "dist", "var_mean",
     "std_mean", "embedding", "embedding_bag",

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from headwater.errors import HeadwaterWarning, UnsupportedOperator
-from headwater.propagate import booking, constants, inplace, places, products, sources
+from headwater.propagate import booking, constants, filtering, inplace, places, products, sources
 from headwater.propagate.calls import Call, Causes, Reroute, Walk
 from headwater.propagate.checkpoints import called_directly
 from headwater.propagate.composites import Composite
 from headwater.propagate.live import Live
 from headwater.propagate.nested import carries, flat, rebuild, replace, unique
 from headwater.propagate.operators import classify
-from headwater.propagate.tags import Tag, attach, product
+from headwater.propagate.tags import Tag, attach
 
 
 class Propagation(Live, TorchFunctionMode):
@@ -97,6 +97,8 @@ class Propagation(Live, TorchFunctionMode):
             return constants.run(self, operator, func, args, kwargs)
         if not torch.is_grad_enabled():  # the model's own no_grad, or the forward of a custom autograd.Function
             return func(*args, **kwargs)
+        if operator.short is not None and not any(args[1:]) and not any(kwargs.values() if kwargs else ()):
+            return self.redo(operator.short, args[0])
         if operator.body is not None:
             return self.inside(operator.body, *args, **kwargs)
         call = Call(self, operator, func, args, kwargs, live)
@@ -144,7 +146,7 @@ class Propagation(Live, TorchFunctionMode):
         if self.sourced:
             sources.move(self, call, out)
         if self.composite.has_filters and not call.operator.affine and isinstance(out, Tensor):
-            out = self.filtered(call, out)
+            out = filtering.filtered(self, call, out)
         return out
 
     def gap(self, call: Call) -> Any:
@@ -160,7 +162,11 @@ class Propagation(Live, TorchFunctionMode):
         def refuse(*cs: Tensor | None) -> list[Tensor | None]:
             raise error
 
-        return self.reroute(call, call.func(*call.args, **call.kwargs), unique(call.live), refuse)
+        try:
+            out = call.func(*call.args, **call.kwargs)
+        except RuntimeError:  # some run only where no gradients are asked for
+            raise error from None
+        return self.reroute(call, out, unique(call.live), refuse)
 
     def _materialize(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -174,7 +180,11 @@ class Propagation(Live, TorchFunctionMode):
         return value
 
     def bent(self, live: Sequence[Tensor]) -> bool:
-        return any((chain := self.tag(t).chain) is not None and chain.bent for t in live)
+        for t in live:
+            chain = self.tag(t).chain
+            if chain is not None and chain.bent:
+                return True
+        return False
 
     def materialize(self, tensor: Tensor) -> Tensor:
         """A live tensor, with the secant of its elementwise chain set where it has one."""
@@ -222,8 +232,8 @@ class Propagation(Live, TorchFunctionMode):
             self.regrouped = self._regroups(call, out)
         moved = call.args[0] if call.operator.view and call.args else None
         gate = self.tag(moved).gate if isinstance(moved, Tensor) and moved.requires_grad else None
-        for t in flat([out]):
-            if t.requires_grad and not any(t is x for x in call.live):
+        for t in (out,) if isinstance(out, Tensor) else flat([out]):
+            if t.requires_grad and id(t) not in {id(x) for x in call.live}:
                 tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known)
                 tag.gate = gate  # a view of a gate is a gate
                 attach(t, tag)
@@ -338,7 +348,7 @@ class Propagation(Live, TorchFunctionMode):
             dummy: takes relevance instead of a factor.
             alias: the result must share the memory of ``out``, since it stands for it.
         """
-        ends = [t for t in flat([out]) if carries(t)]
+        ends = [t for t in ((out,) if isinstance(out, Tensor) else flat([out])) if carries(t)]
         if not self.differentiable:
             ends = [t.detach() for t in ends]
         if self.copying and not alias:
@@ -353,40 +363,6 @@ class Propagation(Live, TorchFunctionMode):
         fresh = iter(results)
         moved = [next(fresh) if isinstance(t, Tensor) and carries(t) else t for t in out]
         return self.note(call, rebuild(out, moved), nonneg)
-
-    def filtered(self, call: Call, out: Tensor) -> Tensor:
-        """Apply the filter of a composite's row to the relevance at this operator's output.
-
-        A chain of elementwise functions is one function, so that it is filtered where it ends.
-        """
-        filter_ = self.composite.filter_at(call)
-        if filter_ is None or call.operator.view or not out.requires_grad or self._goes_on(call, out):
-            return out
-        value = self.keeper.keep(out.detach())
-
-        def walk(c: Tensor) -> list[Tensor]:
-            passed = c * filter_.multiplier(product(value.value, c))
-            if self.ledger:
-                call.book("filter", product(value.value, c - passed))
-                call.incoming[-1] += float(product(value.value, c - passed).double().sum())
-            return [passed]
-
-        result: Tensor = Reroute.apply(self, walk, 1, out, out)
-        attach(result, self.tag(out).renewed(result._version))
-        tag = self.tag(result)
-        tag.chain = tag.call = tag.token = None  # another function begins here
-        return result
-
-    def _goes_on(self, call: Call, out: Tensor) -> bool:
-        """Whether an elementwise result is a part of a function that a filter must see whole.
-
-        It is where the function needs a secant, set at its end; and after a shift or scale, with which one may begin,
-        unless that operator is filtered by its own name.
-        """
-        if self.tag(out).chain is None:
-            return False
-        name = call.operator.name
-        return self.bent([out]) or (name in ("add", "sub", "rsub", "mul", "div") and name not in self.composite.named)
 
     def warn_detached(self, call: Call) -> None:
         """Warn that the model itself ends the relevance of a live tensor here."""
@@ -417,6 +393,18 @@ class Propagation(Live, TorchFunctionMode):
             return list(found)
         finally:
             self.walking, self.retaining = before
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing but factors is asked for."""
+        table = self.composite
+        audited = self.ledger or self.planning or self.differentiable or self.watch is not None
+        return not (audited or self.isolate or self.sourced or table.per_sample or table.has_filters)
+
+    def follow(self, tensor: Tensor, source: Tensor) -> None:
+        """Count a tensor that was made of a live one outside the mode as live."""
+        known = self.tag(source)
+        attach(tensor, Tag(self, tensor._version, known.depth, first=known.first))
 
     def settled(self, tensor: Tensor) -> Tensor:
         """A result of the model, ready for the walk back; may be called while the mode is active."""

@@ -37,11 +37,11 @@ class FeatureMap(Watcher):
 
     def __call__(self, call: Call, out: Tensor) -> None:
         super().__call__(call, out)
-        if not self.find:
-            return
         operator, places = call.operator, tuple(out.shape[2:])
         if not operator.view:
             self.after.append(operator.kind if operator.affine else operator.name)
+        if not self.find:
+            return
         if operator.kind == "conv" and math.prod(places) > 1:
             self._grid = places
         if self._grid is not None and places == self._grid and out.is_floating_point():
@@ -50,6 +50,10 @@ class FeatureMap(Watcher):
             self._norm = _note(call, out)
         elif self._norm is not None and _attends(call, out):
             self._found, self._norm, self._grid, self.after = self._norm, None, None, []
+
+    def left(self, name: str) -> None:
+        if not self.find:
+            self.after = []
 
     def noted(self) -> dict[str, list[tuple[Any, Kept, Tensor | None]]]:
         if not self.find:

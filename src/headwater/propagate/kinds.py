@@ -37,7 +37,8 @@ class Operator:
         nonneg: whether results are known to be non-negative: "keep" (where all live operands are), "join" (where the
             constants among the operands are as well), "always" or "never".
         degree: of an elementwise function: homogeneous, affine or bent.
-        body: the Python body to run under the engine instead, if it is a composite of others.
+        body: the Python body to run under the engine instead, if it is a composite of others; ``short``: the function
+            that it comes down to for one argument alone.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Operator:
     nonneg: str = "never"
     degree: int = HOMOGENEOUS
     body: Callable[..., Any] | None = None
+    short: Callable[..., Any] | None = None
 
     def functional(self) -> Operator:
         """The same operator, not in place."""

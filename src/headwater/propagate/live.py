@@ -92,6 +92,9 @@ class Live:
 
     def tag(self, tensor: Tensor) -> Tag:
         """The valid tag of a live tensor; what an in-place operator has made stale is forgotten."""
+        tag = raw_tag(tensor)
+        if tag is not None and tag.engine is self and tag.version == tensor._version:
+            return tag
         tag = self.own_tag(tensor)
         if tag is None or tag.version != tensor._version:
             tag = Tag(self, tensor._version, tag.depth if tag else 0, first=tag.first if tag else True)
@@ -152,7 +155,10 @@ class Live:
         """Collect live tensors of an argument; parameters enter detached unless derivatives are asked for."""
         if isinstance(value, Tensor):
             if value.requires_grad:
-                if self._is_live(value):
+                tag = raw_tag(value)
+                if tag is not None and tag.engine is self and not tag.weight and tag.materialized is None:
+                    live.append(value)
+                elif self._is_live(value):
                     value = self.current(value)
                     live.append(value)
                 elif not self.differentiable:
@@ -193,5 +199,4 @@ class Live:
 
 def _speaks_of_zeros(model: Any) -> bool:
     """Whether a module says that what it gives its input is relevance, no factor: see ``relevance_without_factor``."""
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
-    return any(getattr(module, "relevance_without_factor", False) for module in modules)
+    return any(getattr(type(module), "relevance_without_factor", False) for module in places.modules(model))

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
+from headwater.propagate import aten
 from headwater.propagate.kinds import Handler, Operator, native
 from headwater.propagate.pointwise import BENT, elementwise
 from headwater.propagate.table import rows
@@ -77,6 +79,8 @@ def classify(func: Any) -> Operator:
 def _classify(func: Any) -> Operator:
     if func in _DISPATCHED:
         return _ROWS[_DISPATCHED[func]]
+    if isinstance(func, aten.OpOverload):
+        return _exported(func)
     plain = inspect.unwrap(func)
     if type(func).__name__ == "method-wrapper":  # a property of Tensor
         raw = "set" if func.__name__ == "__set__" else func.__self__.__name__
@@ -96,8 +100,19 @@ def _classify(func: Any) -> Operator:
         and row.handler not in (native, constant, embedding)
         and row.kind != "custom"
     ):
-        return replace(row, body=_body(plain))
+        return replace(row, body=_body(plain), short=torch.relu if plain is inspect.unwrap(F.relu) else None)
     return replace(row, inplace=inplace) if inplace else row
+
+
+def _exported(operator: aten.OpOverload) -> Operator:
+    """An operator as an exported program calls it: what its torch spelling is, and run as such."""
+    name = aten.name_of(operator)
+    row = _ROWS.get(name.removesuffix("_").removeprefix("__"), Operator(name))
+    spelled = aten.spelling(operator)
+    if spelled is None or row.metadata:
+        return row
+    known = row if name in aten.WRITTEN else classify(spelled)
+    return replace(known, body=spelled, short=None)
 
 
 def _never(*_: Any, **__: Any) -> bool:

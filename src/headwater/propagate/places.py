@@ -19,6 +19,18 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 _TORCH = str(Path(torch.__file__).resolve().parent)
 
 
+def modules(model: Any) -> list[nn.Module]:
+    """All modules of a model, each once, without their names; empty where the model is no module."""
+    found: dict[int, nn.Module] = {}
+    rest = [model] if isinstance(model, nn.Module) else []
+    while rest:
+        module = rest.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            rest.extend(child for child in module._modules.values() if child is not None)
+    return list(found.values())
+
+
 def layer_names(model: Any) -> dict[int, str]:
     """Names of a model's modules by identity; empty where the model is no module."""
     return {id(m): name for name, m in model.named_modules()} if isinstance(model, nn.Module) else {}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headwater.propagate.affine import fold
+from headwater.propagate.filtering import filtered
 from headwater.propagate.tags import Kept, is_live, product
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Chain:
         fresh = engine.tag(out)
         fresh.depth, fresh.first, fresh.nonneg = tag.depth, tag.first, tag.nonneg
         fresh.gate = "sigmoid" if self.is_gate() else None
-        tag.materialized = out = engine.filtered(call, out) if engine.composite.has_filters else out
+        tag.materialized = out = filtered(engine, call, out) if engine.composite.has_filters else out
         return out
 
     def _walk(self, engine: Propagation, call: Call, y: Tensor, c: Tensor) -> Tensor:
@@ -132,6 +133,8 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     """Any elementwise operator: extend a chain, fold a bias, or treat it as a sum, a product or a quotient."""
     name = call.operator.name
     live = call.live
+    if call.operator.degree == HOMOGENEOUS and len(call.args) == 1 and not call.kwargs and not live[0].is_complex():
+        return _extend(engine, call)  # relu, abs, neg
     roots = {root_of(engine, t) for t in live}
     folded = _fold(engine, call) if name in ("add", "sub", "mul", "div") and len(live) == 1 else None
     if folded is not None:

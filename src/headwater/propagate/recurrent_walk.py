@@ -87,20 +87,20 @@ class Direction:
         terms = _TERMS[self.kind.partition("_")[0]](self)
         e, initial = self._recur(terms, dy, ends)
         w, u, *_ = self.weights
-        own = self._block(terms.own)
+        own = self.block(terms.own)
         dx = (e * terms.into_input).matmul(w[own])
         started = e[self.layout.first]
         for opening in terms.openings:
-            block = self._block(opening.block)
-            dx = dx.index_add(0, self.layout.first, (started * opening.into_input).matmul(w[block]))
+            gate = self.block(opening.block)
+            dx = dx.index_add(0, self.layout.first, (started * opening.into_input).matmul(w[gate]))
             if not self.constant[0]:
-                initial[0] = initial[0] + (started * opening.into_state).matmul(u[block])
+                initial[0] = initial[0] + (started * opening.into_state).matmul(u[gate])
         return dx, initial
 
     def _recur(self, terms: _Terms, dy: Tensor | None, ends: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
         """``e`` of every row, and the factors of the initial states."""
         sizes, projection = self.layout.sizes, self.weights[4]
-        candidate = self.weights[1][self._block(terms.own)]
+        candidate = self.weights[1][self.block(terms.own)]
         into_state, keep, lift, shrink, given = (
             self._by_step(t) for t in (terms.into_state, terms.keep, terms.lift, terms.shrink, dy)
         )
@@ -134,7 +134,7 @@ class Direction:
         """The rows of each step; Nones for None."""
         return [None] * len(self.layout.sizes) if t is None else t.split(self.layout.sizes)
 
-    def _block(self, k: int) -> slice:
+    def block(self, k: int) -> slice:
         """Rows of the weights that make the ``k``-th of the gates and the candidate."""
         width = self.states[-1].shape[1]
         return slice(k * width, (k + 1) * width)
@@ -145,12 +145,12 @@ class Direction:
         Args:
             previous: what :meth:`previous` gives; None at the first steps alone, whose rows are ``rows``.
         """
-        block = self._block(k)
+        own = self.block(k)
         w, u, *biases = self.weights[:4]
-        b, b_h = (None if t is None else t[block] for t in biases)
+        b, b_h = (None if t is None else t[own] for t in biases)
         x = self.x if rows is None else self.x[rows]
         before = self.states[0] if previous is None else previous
-        return F.linear(x, w[block], b), F.linear(before, u[block], b_h)
+        return F.linear(x, w[own], b), F.linear(before, u[own], b_h)
 
     def previous(self) -> Tensor:
         """The hidden state that each row starts from, ``[rows, hidden]``."""

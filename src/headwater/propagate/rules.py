@@ -37,6 +37,12 @@ class Rule:
         """Looks at a whole sample at once (a norm, a maximum)."""
         return False
 
+    scales: ClassVar[bool] = False  # the ordinary gradient of what :meth:`scaled` makes of the factor is this rule
+
+    def scaled(self, z: Tensor, c: Tensor) -> Tensor:
+        """The factor ``c`` of an output ``z``, scaled, for rules that are a gradient but for that."""
+        return c
+
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         """Factor of the input (shape of ``op.x``) from the factor ``c`` of the output (shape of ``op.z``)."""
         raise InvalidComposite(f"{self!r} is no rule for affine operators such as {op.call.operator.name!r}")
@@ -101,20 +107,29 @@ class Epsilon(Rule):
     def per_sample(self) -> bool:
         return self.relative
 
+    @property
+    def scales(self) -> bool:  # type: ignore[override]
+        return not self.relative
+
+    def _size(self, z: Tensor) -> float:
+        # Below its smallest normal number a type cannot tell the stabilizer from zero.
+        return max(self.epsilon, torch.finfo(z.dtype).smallest_normal) if self.epsilon else 0.0
+
+    def scaled(self, z: Tensor, c: Tensor) -> Tensor:
+        if not self.epsilon:
+            return c
+        # z / (z + ε sign z) is |z| / (|z| + ε), which needs no care at zero.
+        whole = z.abs().add_(self._size(z))  # the one temporary: the logits of a language model are its largest tensor
+        return (z / whole if torch.is_grad_enabled() else torch.div(z, whole, out=whole)).abs_().mul_(c)
+
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         z = op.z
-        # Below its smallest normal number a type cannot tell the stabilizer from zero.
-        size: Tensor | float = max(self.epsilon, torch.finfo(z.dtype).smallest_normal) if self.epsilon else 0.0
-        if self.relative:
+        size: Tensor | float = self._size(z)
+        if self.relative and self.epsilon:  # the unit is zero where the whole output is
             size = size * z.square().mean(tuple(range(1, z.dim())) or (0,), keepdim=True).sqrt()
-        # z / (z + ε sign z) is |z| / (|z| + ε), which needs no care at zero.
-        if not self.epsilon:
-            s = c
-        elif self.relative:  # the unit is zero where the whole output is
             s = share(z.abs().mul_(c), z.abs().add_(size))
         else:
-            whole = z.abs().add_(size)  # the one temporary: the logits of a language model are its largest tensor
-            s = (z / whole if torch.is_grad_enabled() else torch.div(z, whole, out=whole)).abs_().mul_(c)
+            s = self.scaled(z, c)
         if op.booking:
             op.book("stabilizer", torch.copysign(torch.as_tensor(size, dtype=z.dtype, device=z.device), z) * s)
             if op.bias is not None:
@@ -367,6 +382,16 @@ class Pass(Rule):
                 f"maps {tuple(op.x.shape)} to {tuple(op.z.shape)}"
             )
         return None, product(op.z, c)
+
+
+@dataclass(frozen=True)
+class Hold(Rule):
+    """The output is constant: it only steers, and what it is multiplied with takes all.
+
+    With it the signal takes all through the scan of a selective state space: hold the projection that makes step sizes,
+    input and output matrices from the signal, ``{"layer:*.x_proj": Hold()}`` in Mamba (Jafari et al., MambaLRP, NeurIPS
+    2024). It must be known before the forward: by class, name or layer, not by depth, and without a filter.
+    """
 
 
 # ---------------------------------------------------------------------- attention

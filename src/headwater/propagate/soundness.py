@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from headwater.propagate import places
 if TYPE_CHECKING:
     from headwater.propagate.engine import Propagation
 
-_CHECKED: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, int], ...]] = weakref.WeakKeyDictionary()
+_CHECKED: weakref.WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = weakref.WeakKeyDictionary()
 
 
 def check_model(model: Any, allow_training: bool = False) -> None:
@@ -31,21 +32,30 @@ def check_model(model: Any, allow_training: bool = False) -> None:
         raise UnsupportedModel(f"A model must be callable on its input; a {type(model).__name__} is not")
     if not isinstance(model, nn.Module):
         return
-    for name, module in model.named_modules():
-        where = f"module {name!r}" if name else "the model"
+    modules = places.modules(model)
+    for module in modules:
         if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            where = _name(model, module)
             raise UnsupportedModel(f"{where} is TorchScript, whose operators cannot be seen: pass the eager module.")
-        if ".quantized" in type(module).__module__ and type(module).__module__.startswith("torch."):
-            raise UnsupportedModel(f"{where} ({type(module).__name__}) is quantized: pass the float module.")
+        kind = type(module)
+        if ".quantized" in kind.__module__ and kind.__module__.startswith("torch."):
+            raise UnsupportedModel(f"{_name(model, module)} ({kind.__name__}) is quantized: pass the float module.")
         if module.training:
-            _check_training(where, module, allow_training)
-    _check_weights(model)
+            _check_training(model, module, allow_training)
+    _check_weights(model, modules)
 
 
-def _check_training(where: str, module: nn.Module, allow_training: bool) -> None:
+def _name(model: nn.Module, module: nn.Module) -> str:
+    name = next(name for name, m in model.named_modules() if m is module)
+    return f"module {name!r}" if name else "the model"
+
+
+def _check_training(model: nn.Module, module: nn.Module, allow_training: bool) -> None:
     if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 and not allow_training:
+        where = _name(model, module)
         raise UnsupportedModel(f"{where} is dropout in training mode: call model.eval() before explaining.")
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        where = _name(model, module)
         raise UnsupportedModel(f"{where} is batch norm in training mode: call model.eval() before explaining.")
 
 
@@ -60,13 +70,15 @@ def allow_training(engine: Propagation, what: str) -> None:
     engine.seed_now()
 
 
-def _check_weights(model: nn.Module) -> None:
+def _check_weights(model: nn.Module, modules: list[nn.Module]) -> None:
     """Look at the values of parameters once, and again only when one has changed."""
-    named = [(n, t) for n, t in model.named_parameters() if t.is_floating_point() and t.device.type != "meta"]
-    state = tuple((id(t), 0 if t.is_inference() else t._version) for _, t in named)
+    weights = [t for module in modules for t in module._parameters.values() if t is not None]
+    state = [(id(t), 0 if t.is_inference() else t._version) for t in weights]
     if _CHECKED.get(model) == state:
         return
-    for name, tensor in named:
+    for name, tensor in model.named_parameters():
+        if not tensor.is_floating_point() or tensor.device.type == "meta":
+            continue
         # A sum is finite only if every term is (or overflows, which the exact look then clears).
         if not bool(tensor.detach().sum().isfinite()) and not bool(tensor.detach().isfinite().all()):
             raise NonFinite(f"Parameter {name!r} holds NaN or infinity: load finite weights before explaining.")
@@ -76,8 +88,9 @@ def _check_weights(model: nn.Module) -> None:
 @contextlib.contextmanager
 def eager(model: Any) -> Iterator[None]:
     """Run what the user compiled in eager mode, where its operators can be seen."""
-    compiled = isinstance(model, nn.Module) and any(type(m).__name__ == "OptimizedModule" for m in model.modules())
-    if not compiled:
+    # Dynamo is imported as soon as anything is compiled.
+    possible = "torch._dynamo.eval_frame" in sys.modules
+    if not possible or not any(type(m).__name__ == "OptimizedModule" for m in places.modules(model)):
         yield
         return
     with torch.compiler.set_stance("force_eager"):

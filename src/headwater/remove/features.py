@@ -56,6 +56,12 @@ class Features:
         counted.scatter_add_(1, flat, torch.ones_like(flat))
         return counted[:, 1:] * (math.prod(self.shape) // max(1, flat.shape[1]))
 
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether every entry of the labels is a feature by itself, one after the other."""
+        flat = self.labels.flatten(1)
+        return len(flat) == 1 and torch.equal(flat[0], torch.arange(self.most))
+
     def placed(self, values: Tensor, rows: Tensor | None = None, outside: float | bool = 0) -> Tensor:
         """Values of features at the entries that belong to them.
 
@@ -66,6 +72,8 @@ class Features:
         Returns:
             ``[R, *S]``, on the device of ``values``.
         """
+        if self._in_order:
+            return values.view(len(values), *self.labels.shape[1:])
         labels = self.labels.to(values.device)
         none = torch.full((len(values), 1), outside, dtype=values.dtype, device=values.device)
         values = torch.cat([none, values], 1)
@@ -143,8 +151,10 @@ def features_of(x: Tensor, features: Any = None) -> Features:
     return _own(x, features, channels)
 
 
-def superpixels(pictures: Tensor, count: int = 50, *, compactness: float = 10.0) -> Tensor:
-    """Labels ``[N, 1, H, W]`` of regions of like colour (SLIC); also of volumes, ``[N, 1, D, H, W]``.
+def superpixels(pictures: Tensor, count: int = 50, *, compactness: float = 30.0) -> Tensor:
+    """Labels ``[N, 1, H, W]`` of regions of like colour; also of volumes, ``[N, 1, D, H, W]``.
+
+    SLIC, on the pictures smoothed by a pixel: else noise would be one region.
 
     Args:
         pictures: ``[N, C, H, W]`` or ``[N, C, D, H, W]``, in any range: each is scaled to 0 to 1 first.
@@ -173,7 +183,7 @@ def superpixels(pictures: Tensor, count: int = 50, *, compactness: float = 10.0)
         found.append(
             slic(
                 pixels.mean(-1) if grey else pixels, n_segments=count, compactness=compactness / (100 if grey else 1),
-                start_label=0, channel_axis=None if grey else -1,
+                sigma=1.0, start_label=0, channel_axis=None if grey else -1,
             )
         )  # fmt: skip
     return torch.stack([torch.from_numpy(labels) for labels in found])[:, None].long()

@@ -13,7 +13,7 @@ from headwater.question import Question
 from headwater.remove.imputers import optional
 from headwater.remove.regression import explained, ridge
 from headwater.remove.removal import Removal
-from headwater.remove.sampling import subsets
+from headwater.remove.sampling import check_count, subsets
 from headwater.remove.text import Reader
 
 Surrogate = Literal["linear", "tree"]
@@ -51,13 +51,15 @@ def lime(
     Source: Ribeiro, Singh, Guestrin: Why Should I Trust You?, KDD 2016, Algorithm 1; Samek et al. 2021 (review),
     Section III-A.
     """
-    if surrogate not in ("linear", "tree") or samples < 4 or kernel_width <= 0 or alpha < 0 or depth < 1:
+    check_count("samples", samples, 4)
+    check_count("depth", depth, 1)
+    if most is not None:
+        check_count("most", most, 1)
+    if surrogate not in ("linear", "tree") or not kernel_width > 0 or not alpha >= 0:
         raise InvalidInput(
-            f"lime needs a surrogate 'linear' or 'tree', at least 4 samples, a positive kernel_width and depth and "
-            f"alpha not negative, not {surrogate!r}, {samples}, {kernel_width}, {depth}, {alpha}"
+            "lime needs a surrogate 'linear' or 'tree', a positive kernel_width and alpha not negative, "
+            f"not {surrogate!r}, {kernel_width} and {alpha}"
         )
-    if most is not None and most < 1:
-        raise InvalidInput(f"most must be at least 1, not {most}")
     removal = _removal(question, features, imputer, references, argument, layer)
     removal = removal.asking_probability() if probability else removal
     scores = torch.zeros(removal.present.shape, dtype=torch.float64)

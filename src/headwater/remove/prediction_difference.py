@@ -16,7 +16,7 @@ from headwater.remove.imputers import Noise
 from headwater.remove.occlusion import slide
 from headwater.remove.references import Conditional
 from headwater.remove.removal import Removal
-from headwater.remove.sampling import subsets
+from headwater.remove.sampling import check_count, subsets
 
 Measure = Literal["weight_of_evidence", "information", "probability", "score"]
 MEASURES = ("weight_of_evidence", "information", "probability", "score")
@@ -100,8 +100,7 @@ def contextual_prediction_difference(
     Source: Gu, Tresp: Contextual Prediction Difference Analysis, 2019, for its aim (saturated classifiers, far fewer
     calls); the contexts and their average, a Banzhaf value, are ours.
     """
-    if samples < 4:
-        raise InvalidInput(f"samples must be at least 4, not {samples}")
+    check_count("samples", samples, 4)
     removal = _removal(question, measure, imputer, references, argument, layer, features)
     read = _Reading(measure, examples, _classes(removal) if measure == "weight_of_evidence" else 0)
     scores = torch.zeros(removal.present.shape, dtype=torch.float64)

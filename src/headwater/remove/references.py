@@ -117,8 +117,8 @@ class Permutation:
 
     def prepare(self, x: Tensor, generator: torch.Generator) -> Fill:
         n = len(x)
-        if self.draws < 1:
-            raise InvalidInput(f"at least 1 exchange is needed, not {self.draws}")
+        if not isinstance(self.draws, int) or self.draws < 1:
+            raise InvalidInput(f"at least 1 exchange is needed, not {self.draws!r}")
         if self.references is not None:
             givers = like(self.references, x)
             giver = torch.randint(len(givers), (self.draws, n), generator=generator)

@@ -69,6 +69,12 @@ def _spread(influence: Tensor, residual: Tensor, together: int) -> Tensor:
     groups = len(influence) // together
     if not groups:
         return torch.zeros(residual.shape[1], influence.shape[1], dtype=influence.dtype)
-    influence = influence.view(groups, together, -1)
-    pushes = [torch.einsum("gtc,gt->gc", influence, r) for r in residual.T.reshape(-1, groups, together)]
-    return torch.stack([push.var(0, correction=0).mul(groups).sqrt() for push in pushes])
+    mean = residual.T @ influence / groups
+    squares = _products(residual, groups).T @ _products(influence, groups) / groups
+    return ((squares - mean.square()).clamp(min=0) * groups).sqrt()
+
+
+def _products(rows: Tensor, groups: int) -> Tensor:
+    """The products of every two rows of a group, columns kept apart."""
+    rows = rows.reshape(groups, -1, rows.shape[1])
+    return (rows[:, :, None] * rows[:, None]).flatten(0, 2)

@@ -15,7 +15,7 @@ from headwater.errors import InvalidInput
 from headwater.question import Question
 from headwater.remove.features import Features
 from headwater.remove.removal import Removal, repeated
-from headwater.remove.sampling import subsets
+from headwater.remove.sampling import check_count, subsets
 
 
 def rise(
@@ -44,8 +44,9 @@ def rise(
 
     Source: Petsiuk, Das, Saenko: RISE, BMVC 2018, Eq. 6 and Section 3.2.
     """
-    if samples < 2 or not 0 < kept < 1:
-        raise InvalidInput(f"rise needs at least 2 samples and kept between 0 and 1, not {samples} and {kept}")
+    check_count("samples", samples, 2)
+    if not 0 < kept < 1:
+        raise InvalidInput(f"kept must be a probability between 0 and 1, not {kept}")
     removal = Removal.of(question, features, imputer, references, argument, layer)
     removal = removal.asking_probability() if probability else removal
     own = [site for site in removal.sites if not site.follows]

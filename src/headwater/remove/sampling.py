@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headwater.errors import InvalidInput
+
+
+def check_count(name: str, count: Any, least: int) -> None:
+    """Refuse what is no whole number of at least ``least``.
+
+    Raises:
+        InvalidInput: for it.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        raise InvalidInput(f"{name} must be a whole number of at least {least}, not {count!r}")
 
 
 def subsets(count: int, samples: int, generator: torch.Generator, keep: float = 0.5) -> Tensor:
@@ -72,6 +83,4 @@ def shapley_kernel(count: int, samples: int, generator: torch.Generator) -> tupl
         kept = keys.argsort(1).argsort(1) < size[:, None]
         found.append(torch.stack([kept, ~kept], 1).flatten(0, 1))
         weights.append((share.sum() / drawn).expand(drawn))
-    if not found:
-        raise InvalidInput(f"{samples} samples are too few for {count} features: pass more")
     return torch.cat(found), torch.cat(weights) / total, drawn

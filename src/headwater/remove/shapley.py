@@ -13,7 +13,7 @@ from headwater.errors import InvalidInput
 from headwater.question import Question
 from headwater.remove.regression import constrained
 from headwater.remove.removal import Removal, repeated, standard_error
-from headwater.remove.sampling import orders, shapley_kernel
+from headwater.remove.sampling import check_count, orders, shapley_kernel
 
 EXACT = 16  # features of which all coalitions are asked
 
@@ -82,8 +82,7 @@ def shapley_sampling(
 
     Source: Castro, Gómez, Tejada: Polynomial Calculation of the Shapley Value Based on Sampling, 2009 (ApproShapley).
     """
-    if permutations < 2:
-        raise InvalidInput(f"permutations must be at least 2, to tell the error, not {permutations}")
+    check_count("permutations", permutations, 2)  # one tells no error
     removal = Removal.of(question, features, imputer, references, argument, layer)
     n, most, counts = removal.samples, removal.most, removal.counts
     places = orders(removal.present, permutations, removal.generator)
@@ -124,6 +123,8 @@ def kernel_shap(
 
     Source: Lundberg, Lee: A Unified Approach to Interpreting Model Predictions, NeurIPS 2017, Theorem 2.
     """
+    if samples is not None:
+        check_count("samples", samples, 2)
     removal = Removal.of(question, features, imputer, references, argument, layer)
     output, nothing = removal.output(), removal.nothing()
     gap = output.double().cpu() - nothing

@@ -47,7 +47,7 @@ def plot(
         explanation: of N samples.
         pictures: N pictures to lay the heatmaps over, as ``picture_rgb`` takes each; by default the inputs where they
             have 1, 3 or 4 channels.
-        tokens: N lists of T tokens; by default the token ids.
+        tokens: N lists of T tokens; by default the words of raw text, else the token ids.
         names: of the channels of a series or the features of a table.
         titles: of the N samples; by default the method and the explained output.
         rate: samples per second of a series.
@@ -76,8 +76,11 @@ def plot(
     heads, maps, values = [lines[i] for i in drawn], [relevance[i] for i in drawn], [inputs[i] for i in drawn]
     kind = kind or _kind(relevance, inputs)
     if kind == "text":
-        words = [tokens[i] if tokens is not None else [f"{identity}" for identity in inputs[i].tolist()] for i in drawn]
+        known = explanation.details.get("words") if tokens is None else tokens
+        words = [known[i] if known is not None else [f"{identity}" for identity in inputs[i].tolist()] for i in drawn]
         scores = [scores.sum(-1) if scores.ndim == 2 else scores for scores in maps]
+        if tokens is None:  # raw texts are padded to the longest
+            scores = [score[: len(own)] for score, own in zip(scores, words, strict=True)]
         return TextMap(words, [finite(score) for score in scores], limit_of(scores, limit))
     if kind == "series":
         return _series_rows(maps, values, heads, rate, names, limit)
@@ -90,6 +93,8 @@ def _chosen(relevance: Any, inputs: Any, of: str | int | None) -> tuple[Tensor, 
     """The relevance and the values of one input, which the caller must name where several were explained."""
     if isinstance(relevance, Tensor):
         return relevance, inputs
+    if relevance is None:
+        raise InvalidInput("only a hidden layer was explained: draw explanation.layers with headwater.show")
     parts: Mapping[Any, Any] = relevance if isinstance(relevance, Mapping) else dict(enumerate(relevance))
     keys = [key for key, part in parts.items() if isinstance(part, Tensor)]
     if of is None and len(keys) == 1:
@@ -101,7 +106,7 @@ def _chosen(relevance: Any, inputs: Any, of: str | int | None) -> tuple[Tensor, 
 
 
 def _kind(relevance: Tensor, inputs: Tensor) -> Kind:
-    if relevance.ndim == inputs.ndim + 1:
+    if relevance.ndim == inputs.ndim + 1 or (relevance.ndim == 2 and not inputs.is_floating_point()):
         return "text"
     if relevance.ndim == 3:
         rows, columns = relevance.shape[1:]
