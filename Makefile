@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow check format bench docs
+.PHONY: demo test slow check format bench census docs
 
-test slow docs: export OMP_NUM_THREADS = 1
+test slow docs census: export OMP_NUM_THREADS = 1
 
 demo: $(STAMP)  ## explain real photographs: pictures and a page under demo/
 	$(BIN)/headwater demo
@@ -28,6 +28,9 @@ format: $(STAMP)  ## mend what ruff can mend
 
 bench: $(STAMP)  ## measure the cost of explanations beside that of the bare model and of zennit
 	$(BIN)/python -m benchmarks
+
+census: $(STAMP)  ## explain every architecture at hand and count what does not balance; SAMPLE=60 for a sample
+	$(BIN)/python -m benchmarks.census --jobs 2 $(if $(SAMPLE),--sample $(SAMPLE) --rows census-sample.jsonl --fresh,--table docs/census.csv)
 
 docs: $(STAMP)  ## run the examples of the README and the documentation
 	$(BIN)/python -m pytest tests/test_docs.py

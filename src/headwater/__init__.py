@@ -23,10 +23,10 @@ from headwater.errors import (
 )
 from headwater.explain import explain, plan
 from headwater.explanation import Explanation, load
-from headwater.feature_maps import feature_maps
+from headwater.feature_maps import feature_maps, filter_weights
 from headwater.methods import methods
 from headwater.neuralize import neuralize
-from headwater.patterns import patterns
+from headwater.patterns import Patterns, patterns
 from headwater.propagate import filters, rules
 from headwater.propagate.composites import Composite
 from headwater.propagating import propagating
@@ -53,6 +53,7 @@ __all__ = [
     "InvalidTarget",
     "MissingExtra",
     "NonFinite",
+    "Patterns",
     "UnsupportedModel",
     "UnsupportedOperator",
     "analyze",
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "explain",
     "feature_maps",
+    "filter_weights",
     "filters",
     "load",
     "methods",

@@ -82,6 +82,18 @@ class Explanation:
 
         return plot(self, **options)
 
+    def check(self, model: Any = None, *, bounds: Any = None) -> Any:
+        """Is this explanation fit to be read: trust, read with care, or do not use? See ``headwater.evaluate.check``.
+
+        Args:
+            model: measures the change under ten times the stabilizer, and what is absorbed where there is no ledger;
+                without it these are listed as not measured.
+            bounds: of the input, as they were given to ``explain``.
+        """
+        from headwater.evaluate.health import check
+
+        return check(self, model, bounds=bounds)
+
     def cite(self) -> str:
         """The sources of the method, one a line."""
         return "\n".join(self.sources)

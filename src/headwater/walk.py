@@ -133,7 +133,8 @@ class Walk:
             else:
                 output = engine.settled(targets.select_output(raw))
                 self._warn_probabilities(engine, output)
-                picked = engine.bare and targets.is_class(output, target)
+                known = engine.own_tag(output) is not None  # else the engine must look at what made it
+                picked = known and engine.bare and targets.is_class(output, target)
                 if not picked:
                     scores, resolved = targets.score(output, target, inputs.mask)
         if picked:  # a choice among scores has its own gradient: the engine need not look on

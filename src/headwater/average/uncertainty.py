@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from headwater.answer import Answer
@@ -88,8 +89,6 @@ def ensemble(question: Question, *, models: Sequence[Any] = (), of: Any = "lrp")
             if mean is not None and relevance is not None:
                 _check_shape(mean, relevance, number)
                 mean.add(rows, relevance)()
-    import torch
-
     scores = torch.stack(outputs, 1)
     answer = _answer(fixed, scores.mean(1), means, total)
     answer.details["outputs"] = scores

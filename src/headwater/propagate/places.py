@@ -27,7 +27,7 @@ def modules(model: Any) -> list[nn.Module]:
         module = rest.pop()
         if id(module) not in found:
             found[id(module)] = module
-            rest.extend(child for child in module._modules.values() if child is not None)
+            rest.extend(child for child in reversed(module._modules.values()) if child is not None)
     return list(found.values())
 
 

@@ -20,7 +20,8 @@ from headwater.remove.hidden import grafted
 from headwater.remove.imputers import Delete, Fill
 from headwater.remove.text import Reader
 
-SMALL = 1 << 16  # values that a batch of small inputs may hold, however many rows these are
+SMALL = 1 << 16  # values that a batch of small inputs may hold
+ON_PROCESSOR = 32  # rows whose activations its cache still serves: 256 take up to twice as long, row by row
 
 Holes = Callable[[Tensor], Sequence[Tensor]]
 """``holes(at)``: for the masks ``at`` ``[B]`` a hole of each site, broadcastable to ``[B, ...]``."""
@@ -215,12 +216,17 @@ class Removal:
 
     @property
     def rows_at_a_time(self) -> int:
-        """Rows of one forward: more for small inputs, whose forwards cost little but their calls."""
+        """Rows of one forward: many of tables, else few on a processor and as many as the question has elsewhere."""
         question = self.question
         if question.batch_size is not None:
             return question.batch_size
-        values = sum(v[0].numel() for v in question.inputs.values if isinstance(v, Tensor) and v.dim())
-        return max(question.rows_at_a_time, SMALL // max(1, values))
+        values = [v for v in question.inputs.values if isinstance(v, Tensor) and v.dim()]
+        floats = all(v.is_floating_point() for v in values)
+        small = SMALL // max(1, sum(v[0].numel() for v in values)) if floats else 0
+        if floats and all(v.dim() == 2 for v in values):
+            return max(question.rows_at_a_time, small)
+        few = max(ON_PROCESSOR, small) if self.device.type == "cpu" else question.rows_at_a_time
+        return min(question.rows_at_a_time, few)
 
     # ------------------------------------------------------------------ answering
 
