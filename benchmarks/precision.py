@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 import headwater as hw
 from benchmarks.evaluation import SUBJECTS, Subject, bounds, photographs
+from headwater.errors import NonFinite
 
 METHODS = {
     "LRP, default": {},
@@ -44,6 +47,7 @@ class Row:
         correlation: of ranks, -1 to 1, and ``lowest`` that of the worst photograph.
         distance: ``|R - R32| / |R32|``, Euclidean.
         output: ``|f - f32| / |f32|`` of the explained score.
+        overflowed: photographs that were refused, since a factor was too large for the precision.
     """
 
     network: str
@@ -53,6 +57,7 @@ class Row:
     lowest: float
     distance: float
     output: float
+    overflowed: int
 
 
 def compare(network: str, model: nn.Module, x: Tensor, ends: tuple[Tensor, Tensor]) -> list[Row]:
@@ -67,37 +72,36 @@ def compare(network: str, model: nn.Module, x: Tensor, ends: tuple[Tensor, Tenso
     for name, options in METHODS.items():
         exact = hw.explain(model, x, target=target, bounds=ends, **options)
         for precision, (dtype, scale) in PRECISIONS.items():
-            low, high = (end.to(dtype) for end in ends)
-            coarse = hw.explain(
-                copy.deepcopy(model).to(dtype),
-                x.to(dtype),
-                target=lambda scores, scale=scale: scale * scores.gather(1, target[:, None])[:, 0],
-                bounds=(low, high),
-                **options,
-            )
-            reference, maps = (e.relevance.float().sum(1).flatten(1) for e in (exact, coarse))
-            maps = maps / scale
-            ranks = [float(spearmanr(a, b).statistic) for a, b in zip(maps.numpy(), reference.numpy(), strict=True)]
-            distances = ((maps - reference).norm(dim=1) / reference.norm(dim=1)).tolist()
-            outputs = ((coarse.output.float() / scale - exact.output).abs() / exact.output.abs()).tolist()
+            coarse = copy.deepcopy(model).to(dtype)
+            box = [end.to(dtype) for end in ends]
+            figures = []
+            for i, c in enumerate(target.tolist()):
+                score = lambda scores, c=c, scale=scale: scale * scores[:, c]  # noqa: E731
+                with suppress(NonFinite):
+                    e = hw.explain(coarse, x[i : i + 1].to(dtype), target=score, bounds=box, **options)
+                    found = e.relevance[0].float() / scale, e.output[0].float() / scale
+                    figures.append(deviation(exact.relevance[i], found[0], exact.output[i], found[1]))
+            ranks, distances, outputs = zip(*(figures or [(math.nan,) * 3]), strict=True)
             rows.append(
                 Row(
-                    network,
-                    name,
-                    precision,
-                    statistics.median(ranks),
-                    min(ranks),
-                    statistics.median(distances),
-                    statistics.median(outputs),
+                    network, name, precision, statistics.median(ranks), min(ranks), statistics.median(distances),
+                    statistics.median(outputs), len(x) - len(figures),
                 )
-            )
+            )  # fmt: skip
             print(line(rows[-1]), flush=True)
     return rows
 
 
+def deviation(exact: Tensor, found: Tensor, score: Tensor, found_score: Tensor) -> tuple[float, float, float]:
+    """Rank correlation and relative distance of two heatmaps ``[3, H, W]``, and the relative error of the scores."""
+    reference, heat = (r.float().sum(0).flatten() for r in (exact, found))
+    rank = float(spearmanr(heat.numpy(), reference.numpy()).statistic)
+    return rank, float((heat - reference).norm() / reference.norm()), float((found_score - score).abs() / score.abs())
+
+
 def line(row: Row) -> str:
     """A row of the table, in Markdown."""
-    figures = f"{row.correlation:.3f} | {row.lowest:.3f} | {row.distance:.3f} | {row.output:.4f}"
+    figures = f"{row.correlation:.3f} | {row.lowest:.3f} | {row.distance:.3f} | {row.output:.4f} | {row.overflowed}"
     return f"| {row.network} | {row.method} | {row.precision} | {figures} |"
 
 
@@ -110,8 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "HEADWATER_DATA" not in os.environ:
         parser.error("HEADWATER_DATA names no folder of real data")
     data = Path(os.environ["HEADWATER_DATA"])
-    print("| network | method | precision | rank correlation | lowest | relative L2 | score, relative error |")
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    print(
+        "| network | method | precision | rank correlation | lowest | relative L2 | score, relative error | refused |"
+    )
+    print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in options.networks.split(","):
         subject: Subject = SUBJECTS[name]
         x = subject.prepare(photographs(data, options.count, subject.side))

@@ -152,7 +152,7 @@ def test_rows_that_the_model_gets(method: str) -> None:
         None, 1, [0, 2], hw.target.LogOdds(1), hw.target.Margin(0, 2), hw.target.Contrast(2), hw.target.Sum(),
         hw.target.Neuron("4", 1), lambda out: out[:, 0] * out[:, 1],
     ],
-    ids=str,
+    ids=lambda target: "function" if callable(target) else str(target),
 )  # fmt: skip
 def test_every_target(target: Any) -> None:
     model, x = network(), torch.rand(2, 3, 8, 8, dtype=torch.float64)

@@ -50,7 +50,10 @@ app = typer.Typer(
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="package.module:factory, torchvision:NAME, timm:NAME or hf:PATH."),
+    typer.Argument(
+        metavar="MODEL",
+        help="package.module:factory, torchvision:NAME, timm:NAME, hf:PATH, or a file: .onnx, .pt2, .keras.",
+    ),
 ]
 InputArgument = Annotated[
     list[str],

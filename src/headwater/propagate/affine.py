@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from headwater.errors import InvalidComposite
+from headwater.errors import InvalidComposite, UnsupportedModel
+from headwater.propagate import places
 from headwater.propagate.maps import AnyMap, Map
 from headwater.propagate.rules import Hold, Rule, divide
 from headwater.propagate.tags import Kept, product
@@ -291,6 +292,12 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
     rule = engine.composite.early(affine.origin)
     if rule is not None and rule.native:
         return None
+    weight = affine._weight
+    if weight.numel() and not weight.untyped_storage().size():  # reading them would crash
+        raise UnsupportedModel(
+            f"The weights that an operator {places.describe_here(engine.model)} is folded into were taken away by "
+            "sharding: shard both as one (fully_shard on their parent), or pass reshard_after_forward=False."
+        )
     shape = affine.map.channels(x)
     bias = affine.bias
     if scale is not None:

@@ -51,10 +51,19 @@ def _apply(original: Any) -> Any:
     return explained_apply(original, _explaining)
 
 
+def _together(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(parallel: torch.nn.DataParallel[Any], *args: Any, **kwargs: Any) -> Any:
+        # Replicas run on threads of their own, which no mode follows; one of them can take the whole batch.
+        return parallel.module(*args, **kwargs) if _explaining() else forward(parallel, *args, **kwargs)
+
+    return run
+
+
 _STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "CheckpointFunction": (checkpoint, _reentrant),
     "_checkpoint_without_reentrant_generator": (checkpoint, _generator),
     "apply": (torch.autograd.Function, _apply),
+    "forward": (torch.nn.DataParallel, _together),
 }
 
 

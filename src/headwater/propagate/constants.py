@@ -28,7 +28,7 @@ def run(engine: Propagation, operator: Operator, func: Any, args: Any, kwargs: A
         if operator.body is not None:
             return engine.inside(operator.body, *args, **kwargs)
         return _embed(engine, operator, ids, func, args, kwargs)
-    out = func(*args, **kwargs)
+    out = engine.original(func(*args, **kwargs))  # a parameter moved to where it lies is that parameter
     if not tags:
         return out
     target = args[0] if operator.inplace and args else out

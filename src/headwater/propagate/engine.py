@@ -349,6 +349,8 @@ class Propagation(Live, TorchFunctionMode):
             alias: the result must share the memory of ``out``, since it stands for it.
         """
         ends = [t for t in ((out,) if isinstance(out, Tensor) else flat([out])) if carries(t)]
+        if not ends:
+            return out  # an index: nothing that could carry relevance
         if not self.differentiable:
             ends = [t.detach() for t in ends]
         if self.copying and not alias:

@@ -39,9 +39,7 @@ class Live:
         self._arguments: dict[int, int] = {}  # which argument of the model explained token ids are
         self._detached: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def enter(
-        self, x: Tensor, low: Tensor | None = None, high: Tensor | None = None, argument: int = 0
-    ) -> Tensor:
+    def enter(self, x: Tensor, low: Tensor | None = None, high: Tensor | None = None, argument: int = 0) -> Tensor:
         """Make ``x``, one of the model's arguments, an explained input; what to hand to the model in its place."""
         x = x.clone() if x.is_inference() else x
         if not x.is_floating_point():

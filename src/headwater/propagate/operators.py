@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch._ops import OpOverload
 
 from headwater.propagate import aten
 from headwater.propagate.kinds import Handler, Operator, native
@@ -79,7 +80,7 @@ def classify(func: Any) -> Operator:
 def _classify(func: Any) -> Operator:
     if func in _DISPATCHED:
         return _ROWS[_DISPATCHED[func]]
-    if isinstance(func, aten.OpOverload):
+    if isinstance(func, OpOverload):
         return _exported(func)
     plain = inspect.unwrap(func)
     if type(func).__name__ == "method-wrapper":  # a property of Tensor
@@ -104,7 +105,7 @@ def _classify(func: Any) -> Operator:
     return replace(row, inplace=inplace) if inplace else row
 
 
-def _exported(operator: aten.OpOverload) -> Operator:
+def _exported(operator: OpOverload) -> Operator:
     """An operator as an exported program calls it: what its torch spelling is, and run as such."""
     name = aten.name_of(operator)
     row = _ROWS.get(name.removesuffix("_").removeprefix("__"), Operator(name))

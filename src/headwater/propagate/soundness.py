@@ -40,6 +40,9 @@ def check_model(model: Any, allow_training: bool = False) -> None:
         kind = type(module)
         if ".quantized" in kind.__module__ and kind.__module__.startswith("torch."):
             raise UnsupportedModel(f"{_name(model, module)} ({kind.__name__}) is quantized: pass the float module.")
+        if kind.__name__ == "FullyShardedDataParallel":
+            where = _name(model, module)
+            raise UnsupportedModel(f"{where} is sharded by FSDP1, whose weights cannot be followed: use fully_shard.")
         if module.training:
             _check_training(model, module, allow_training)
     _check_weights(model, modules)
