@@ -71,8 +71,8 @@ def explain(
         differentiable: keep the graph, so that the relevance can be differentiated by input and parameters.
         checkpoint: keep only the inputs of the model's blocks and run each block again in the walk back: less memory
             (long sequences, deep models) for one more forward.
-        compile: record the explanation of inputs of this shape as a graph of operators, let inductor fuse it, and replay
-            it for later inputs; the first call takes seconds. See :class:`headwater.Explainer`.
+        compile: record the explanation of inputs of this shape as a graph of operators, let inductor fuse it, and
+            replay it for later inputs; the first call takes seconds. See :class:`headwater.Explainer`.
         allow_training: let dropout be active.
         through: the name of a module (or a dictionary from names to what is kept there): of its output, only the
             channels in ``keep`` pass relevance on, so that the explanation is what they contribute (concept relevance

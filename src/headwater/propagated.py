@@ -66,8 +66,9 @@ ROWS = (
     _factor("guided_backprop", "GB", f"Springenberg et al. 2015; {THESIS}", "guided_backprop", _RELU),
     _factor("deconvnet", "Deconv", f"Zeiler and Fergus 2014; {REVIEW}", "deconvnet", _RELU),
     Method(
-        "spray", "SpRAy", "propagate", f"Lapuschkin et al.: Unmasking Clever Hans Predictors, Nature Communications 10, "
-        f"2019; {REVIEW}", "explanations of a data set", "spectral clustering of heatmaps", None,
+        "spray", "SpRAy", "propagate",
+        f"Lapuschkin et al.: Unmasking Clever Hans Predictors, Nature Communications 10, 2019; {REVIEW}",
+        "explanations of a data set", "spectral clustering of heatmaps", None,
         call="hw.analyze.spray",
     ),
 )  # fmt: skip

@@ -169,8 +169,8 @@ class Walk:
 
     def enter(self, engine: Propagation, inputs: Inputs) -> list[Any]:
         """Make the explained arguments live; what the model is to be called with."""
-        # Bounds are those of the input itself: where the model runs at other points, only rules with a box ask for them.
-        wanted = self.bounds is not None and (self.move is None or self.composite.has_input_rules)
+        # Bounds are those of the input itself, which noise and paths leave: only rules that use them look.
+        wanted = self.bounds is not None and self.composite.has_input_rules
         boxed = wanted or any(isinstance(rule, Box) for rule in self.composite.rules)
         boxed = boxed and not engine.planning
         engine.move = self.move

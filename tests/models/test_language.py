@@ -17,7 +17,8 @@ SMALL = {
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 32, "pad_token_id": 0,
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
-    "Llama": {}, "Qwen2": {}, "Qwen3": {}, "Gemma2": {}, "Mistral": {}, "Phi3": {}, "OlmoE": {"num_experts": 4, "num_experts_per_tok": 2},
+    "Llama": {}, "Qwen2": {}, "Qwen3": {}, "Gemma2": {}, "Mistral": {}, "Phi3": {},
+    "OlmoE": {"num_experts": 4, "num_experts_per_tok": 2},
     "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "Qwen2Moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
                  "shared_expert_intermediate_size": 16},
