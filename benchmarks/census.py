@@ -28,8 +28,9 @@ from typing import Any
 import torch
 
 from benchmarks import census_oracle, census_trial
-from benchmarks.census_subjects import Subject, mend_torchvision
+from benchmarks.census_subjects import Subject
 from benchmarks.census_trial import STATUSES, Row, as_dict
+from benchmarks.mend import mend_torchvision
 
 SOURCES = {
     "transformers": "benchmarks.census_transformers:subjects",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +11,6 @@ from torch import Tensor, nn
 
 SINGLE = 1e-4  # what may stay unexplained at an operator, of |f| + sum |R|, in float32
 DOUBLE = 1e-8  # the same in float64
-
-
-def mend_torchvision() -> None:
-    """Declare the operators that a torchvision built for another torch lacks: it cannot be imported else."""
-    try:
-        importlib.import_module("torchvision")
-    except ModuleNotFoundError:
-        return
-    except RuntimeError:
-        for operator in ("nms", "qnms"):
-            torch.library.define(
-                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import headwater as hw
-from benchmarks.networks import BOUND, VGG, Bottleneck
+from benchmarks.mend import mend_torchvision
+from benchmarks.networks import BOUND, VGG, Bottleneck, ResNet
 
 Call = Callable[[Tensor], Any]
 
@@ -92,17 +93,6 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _mend_torchvision() -> None:
-    """Declare the operators that a torchvision built for another torch lacks; else zennit cannot be imported."""
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for operator in ("nms", "qnms"):
-            torch.library.define(
-                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
-
-
 def _one_hot(output: Tensor) -> Tensor:
     """The largest scores themselves: zennit explains what it is seeded with."""
     return output.detach() * F.one_hot(output.argmax(1), output.shape[1])
@@ -134,7 +124,7 @@ def _zennit_composite(name: str) -> Any:
 @contextmanager
 def zennit(model: nn.Module, composite: str) -> Iterator[Call]:
     """Zennit's composite of the same name."""
-    _mend_torchvision()
+    mend_torchvision()
     from zennit.attribution import Gradient  # type: ignore[import-untyped]
 
     with Gradient(copy.deepcopy(model), _zennit_composite(composite), attr_output=_one_hot) as attributor:
@@ -144,7 +134,7 @@ def zennit(model: nn.Module, composite: str) -> Iterator[Call]:
 @contextmanager
 def captum(model: nn.Module) -> Iterator[Call]:
     """Captum's LRP, whose default rule is epsilon, of the first class: the cost is that of any."""
-    _mend_torchvision()
+    mend_torchvision()
     from captum.attr import LRP  # type: ignore[import-untyped]
 
     explainer = LRP(copy.deepcopy(model))
@@ -170,7 +160,11 @@ def contestants() -> dict[str, Contestant]:
     ]
     if _installed("zennit"):
         names = ("epsilon", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1")
-        listed += [Contestant(f"zennit {name}", partial(zennit, composite=name)) for name in names]
+        # Zennit has no rules for attention, layer normalization and recurrent layers.
+        listed += [
+            Contestant(f"zennit {name}", partial(zennit, composite=name), serves=lambda m: isinstance(m, (VGG, ResNet)))
+            for name in names
+        ]
     if _installed("captum"):
         # Captum sees modules alone, so that a residual sum makes it wrong without a word.
         listed.append(Contestant("captum epsilon", captum, serves=lambda model: isinstance(model, VGG)))

@@ -48,6 +48,10 @@ class Subject:
     side: int
     composite: str
 
+    def network(self, data: Path) -> nn.Module:
+        """The network, frozen, in the layout of memory that is fastest on a CPU."""
+        return self.build(data).requires_grad_(False).to(memory_format=torch.channels_last)
+
 
 SUBJECTS = {
     "MobileNetV2": Subject(shared.mobilenet_v2, shared.normalized, 224, "epsilon_plus"),
@@ -223,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cost", action="store_true", help="measure what pixel-flipping costs, and nothing else")
     options = parser.parse_args(arguments)
     names, kinds = options.models.split(","), options.parts.split(",")
-    models = {name: SUBJECTS[name].build(options.data).requires_grad_(False) for name in names}
+    models = {name: SUBJECTS[name].network(options.data) for name in names}
     if options.cost:
         for name in names:
             subject = SUBJECTS[name]

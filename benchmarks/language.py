@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contestants import _mend_torchvision
+from benchmarks.mend import mend_torchvision
 
 CONTESTANTS = ("load", "forward", "backward", "explain")
 
 
 def build(hidden: int, layers: int, tokens: int) -> nn.Module:
     """A causal language model of Llama's kind in bfloat16, with random weights and without gradients of them."""
-    _mend_torchvision()
+    mend_torchvision()
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

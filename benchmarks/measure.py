@@ -42,7 +42,6 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 # threshold as it goes, and the fragments it then leaves differ from run to run, even those of forward + backward.
 _EXACT = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 PEAK_LIMIT = 1.5  # of what forward + backward need beside the model
-_WARM_SIDE = 32  # pixels of the input at which every library loads what it loads at its first call
 _CALLS = 3  # before what is held is read
 
 
@@ -147,7 +146,7 @@ def apart(function: Callable[..., T], *args: Any, environment: Mapping[str, str]
 def _prepared(setting: Setting) -> tuple[nn.Module, Tensor]:
     if setting.threads:
         torch.set_num_threads(setting.threads)
-    return networks.build(setting.network), networks.pictures(setting.batch, networks.find(setting.network).side)
+    return networks.build(setting.network), networks.find(setting.network).inputs(setting.batch)
 
 
 def timed(setting: Setting, rounds: int, names: Sequence[str]) -> dict[str, list[float]]:
@@ -177,16 +176,16 @@ def resident(setting: Setting, name: str) -> Memory:
     known = contestants()
     with known[name].open(model) as call, known[BOTH].open(model) as bare:
         bare(x)  # torch's own kernels for these shapes
-        call(networks.pictures(1, _WARM_SIDE))  # what the contestant loads at its first call
+        call(networks.find(setting.network).small())  # what the contestant loads at its first call
         _tidy()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        before = _status("VmRSS")
+        before = process_memory("VmRSS")
         call(x)
-        peak = _status("VmHWM") - before
+        peak = process_memory("VmHWM") - before
         for _ in range(_CALLS - 1):
             call(x)
         _tidy()
-        return Memory(peak, _status("VmRSS") - before)
+        return Memory(peak, process_memory("VmRSS") - before)
 
 
 def _tidy() -> None:
@@ -195,7 +194,7 @@ def _tidy() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def _status(field: str) -> int:
-    """A size from the kernel's account of this process, in bytes."""
+def process_memory(field: str) -> int:
+    """A size from the kernel's account of this process (VmRSS, VmHWM ...), in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

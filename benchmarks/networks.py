@@ -1,16 +1,19 @@
 """The measured networks, with random weights and the in-place activations that users' models have.
 
 VGG-16 and ResNet-50 are those of their papers (Simonyan and Zisserman 2015, configuration D; He et al. 2016, with the
-stride in the 3x3 convolution), written in plain torch.
+stride in the 3x3 convolution), written in plain torch. ConvNeXt, ViT and BERT are those of transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from benchmarks.mend import mend_torchvision
 
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 BOUND = 2.0  # inputs are drawn between -BOUND and BOUND, about as wide as normalized images
@@ -73,7 +76,11 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tup
     return convolution, nn.BatchNorm2d(outputs)
 
 
-def resnet50(blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> nn.Sequential:
+class ResNet(nn.Sequential):
+    """A chain of residual blocks."""
+
+
+def resnet50(blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> ResNet:
     """ResNet-50; input ``[N, 3, H, W]``, output ``[N, 1000]``.
 
     Args:
@@ -86,33 +93,61 @@ def resnet50(blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> nn.Sequ
         for block in range(count):
             layers.append(Bottleneck(inputs, width << stage, 2 if stage and not block else 1))
             inputs = 4 * width << stage
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 1000))
+    return ResNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 1000))
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network to be measured: how to build it, and the side of its square input in pixels."""
+class Scores(nn.Module):
+    """The class scores of a model of transformers, ``[N, C]``, of an input that it takes by this name."""
 
-    build: Callable[[], nn.Module]
-    side: int = 224
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        self.model, self.name = model, name
 
-
-NETWORKS = {"vgg16": Network(VGG), "resnet50": Network(resnet50)}
-TOYS = {
-    "toy_vgg": Network(lambda: VGG(((8, 1), (8, 1)), 16), 160),
-    "toy_resnet": Network(lambda: resnet50((1, 1), 8), 160),
-}
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the classes."""
+        scores: Tensor = self.model(**{self.name: x}).logits
+        return scores
 
 
-def find(name: str) -> Network:
-    """A network by name, the toys of the tests among them."""
-    return (NETWORKS | TOYS)[name]
+def convnext() -> nn.Module:
+    """ConvNeXt-T (Liu et al. 2022); input ``[N, 3, H, W]``, output ``[N, 1000]``."""
+    mend_torchvision()
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    return Scores(ConvNextForImageClassification(ConvNextConfig(num_labels=1000)), "pixel_values")
 
 
-def build(name: str) -> nn.Module:
-    """A network by name: frozen, in evaluation mode, with random weights that keep the size of activations."""
-    torch.manual_seed(0)
-    model = find(name).build().requires_grad_(False).eval()
+def vit() -> nn.Module:
+    """ViT-B/16 (Dosovitskiy et al. 2021); input ``[N, 3, 224, 224]``, output ``[N, 1000]``."""
+    mend_torchvision()
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return Scores(ViTForImageClassification(ViTConfig(num_labels=1000)), "pixel_values")
+
+
+def bert() -> nn.Module:
+    """BERT-base (Devlin et al. 2019) from word embeddings ``[N, T, 768]`` to two classes ``[N, 2]``."""
+    mend_torchvision()
+    from transformers import BertConfig, BertForSequenceClassification
+
+    return Scores(BertForSequenceClassification(BertConfig()), "inputs_embeds")
+
+
+class LSTM(nn.Module):
+    """One layer of LSTM and a dense one on its last state: ``[N, T, 256]`` to ``[N, 10]``."""
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(width, width, batch_first=True), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the classes."""
+        scores: Tensor = self.out(self.lstm(x)[0][:, -1])
+        return scores
+
+
+def _scaled(model: nn.Module) -> nn.Module:
+    """The network with random weights that keep the size of activations."""
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -124,6 +159,62 @@ def build(name: str) -> nn.Module:
     return model
 
 
-def pictures(batch: int, side: int) -> Tensor:
-    """A batch of random pictures ``[batch, 3, side, side]``, values between -BOUND and BOUND."""
-    return torch.empty(batch, 3, side, side).uniform_(-BOUND, BOUND)
+def uniform(batch: int, *shape: int) -> Tensor:
+    """Random inputs ``[batch, *shape]``, values between -BOUND and BOUND."""
+    return torch.empty(batch, *shape).uniform_(-BOUND, BOUND)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to be measured.
+
+    Attributes:
+        build: makes it; ``inputs``: makes so many samples for it.
+        small: makes one small sample, at which every library loads what it loads at its first call.
+    """
+
+    build: Callable[[], nn.Module]
+    inputs: Callable[[int], Tensor]
+    small: Callable[[], Tensor]
+
+
+def _of_pictures(build: Callable[[], nn.Module], side: int = 224, small: int = 32) -> Network:
+    return Network(build, partial(_pictures, side), partial(_pictures, small, 1))
+
+
+def _pictures(side: int, batch: int) -> Tensor:
+    return uniform(batch, 3, side, side)
+
+
+def _of_sequences(build: Callable[[], nn.Module], length: int, width: int) -> Network:
+    return Network(build, partial(_sequences, length, width), partial(_sequences, 4, width, 1))
+
+
+def _sequences(length: int, width: int, batch: int) -> Tensor:
+    return uniform(batch, length, width)
+
+
+NETWORKS = {
+    "vgg16": _of_pictures(lambda: _scaled(VGG())),
+    "resnet50": _of_pictures(lambda: _scaled(resnet50())),
+    "convnext": _of_pictures(convnext),
+    "vit": _of_pictures(vit, small=224),
+    "bert": _of_sequences(bert, 128, 768),
+    "lstm": _of_sequences(LSTM, 64, 256),
+}
+TOYS = {
+    "toy_vgg": _of_pictures(lambda: _scaled(VGG(((8, 1), (8, 1)), 16)), 160),
+    "toy_resnet": _of_pictures(lambda: _scaled(resnet50((1, 1), 8)), 160),
+    "toy_lstm": _of_sequences(lambda: LSTM(16), 8, 16),
+}
+
+
+def find(name: str) -> Network:
+    """A network by name, the toys of the tests among them."""
+    return (NETWORKS | TOYS)[name]
+
+
+def build(name: str) -> nn.Module:
+    """A network by name: frozen, in evaluation mode, with random weights."""
+    torch.manual_seed(0)
+    return find(name).build().requires_grad_(False).eval()

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.measure import process_memory
 from headwater.analyze import spray
 from headwater.dataset import run
 
@@ -173,7 +174,7 @@ def main() -> None:
     data = Path(os.environ["HEADWATER_DATA"])
     if options.step:
         facts = STEPS[options.step](data, options.out, options.samples[0])
-        print(json.dumps({**facts, "peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+        print(json.dumps({**facts, "peak GiB": process_memory("VmHWM") / 2**30}))
         return
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "network.pt").exists():

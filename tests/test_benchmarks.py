@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from benchmarks import measure, networks
+from benchmarks import gpu, measure, networks
 from benchmarks.__main__ import table
 from benchmarks.contestants import BOTH, FORWARD, Budget, contestants
 
@@ -39,7 +39,7 @@ def test_table_has_a_line_for_each_contestant(results: list[measure.Result]) -> 
 
 @pytest.mark.parametrize("name", networks.TOYS)
 def test_every_contestant_runs_and_leaves_the_model_as_it_was(name: str) -> None:
-    model, x = networks.build(name), networks.pictures(1, 32)
+    model, x = networks.build(name), networks.find(name).small()
     before = model(x)
     for contestant in contestants().values():
         if contestant.serves(model):
@@ -49,10 +49,10 @@ def test_every_contestant_runs_and_leaves_the_model_as_it_was(name: str) -> None
 
 
 @pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
-@pytest.mark.parametrize("name", networks.TOYS)
+@pytest.mark.parametrize("name", ["toy_vgg", "toy_resnet"])
 def test_zennit_is_given_the_same_task(name: str, composite: str) -> None:
     pytest.importorskip("zennit", reason="zennit, which is compared with, is not installed")
-    model, x, known = networks.build(name), networks.pictures(1, 32), contestants()
+    model, x, known = networks.build(name), networks.find(name).small(), contestants()
     with known[composite].open(model) as ours, known[f"zennit {composite}"].open(model) as theirs:
         expected = theirs(x)[1].detach()
         difference = ours(x).relevance - expected
@@ -73,5 +73,22 @@ def test_networks_are_frozen_and_keep_the_size_of_activations() -> None:
     for name in networks.TOYS:
         model = networks.build(name)
         assert not any(p.requires_grad for p in model.parameters())
-        assert 0.1 < float(model(networks.pictures(4, 32)).std()) < 100
-        assert torch.equal(networks.build(name)(torch.ones(1, 3, 32, 32)), model(torch.ones(1, 3, 32, 32)))
+        x = networks.find(name).inputs(2)
+        assert 0.01 < float(model(x).std()) < 100
+        assert torch.equal(networks.build(name)(x), model(x))
+
+
+def test_the_gpu_run_measures_every_contestant_on_any_device() -> None:
+    rates = gpu.measured("toy_lstm", "fp32", 2, torch.device("cpu"), rounds=1, peak=1e9)
+    assert {FORWARD, BOTH, "epsilon", "default"} <= {rate.name for rate in rates}
+    assert all(rate.per_second > 0 for rate in rates)
+    shares = {rate.name: rate.matrix for rate in rates}
+    assert all((shares[name] or 0) > 0 for name in gpu.PASSES)
+    assert gpu.table(rates).count("\n") == len(rates) + 1
+
+
+def test_without_a_gpu_it_says_what_it_would_run(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    gpu.main(["--batch", "1"])
+    assert "vgg16 tf32 x1" in capsys.readouterr().out

@@ -308,6 +308,19 @@ def test_batches_split_their_bounds() -> None:
     assert_same(hw.explain(model, x, batch_size=2, **options).relevance, whole.relevance, 1e-9)
 
 
+def test_bounds_of_channels_are_none_of_samples_where_there_are_as_many() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)).double()
+    x = torch.rand(3, 3, 6, 6, dtype=torch.float64) * torch.tensor([1.0, 5.0, 9.0])[:, None, None]
+    options: dict[str, Any] = {
+        "composite": "epsilon_gamma_box",
+        "bounds": (torch.zeros(3, 1, 1), torch.tensor([1.0, 5.0, 9.0])[:, None, None]),
+    }
+    whole = hw.explain(model, x, **options).relevance
+    for size in (1, 2):
+        assert_same(hw.explain(model, x, batch_size=size, **options).relevance, whole, 1e-9)
+
+
 def test_a_tuple_and_a_dict_of_inputs() -> None:
     model, left, right = pieces()
     named = hw.explain(model, {"right": right, "left": left}, ledger=True)

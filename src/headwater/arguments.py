@@ -158,13 +158,22 @@ def box(bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def select_bounds(bounds: Any, rows: Tensor, n: int) -> Any:
-    """The bounds of the samples at these indices, where there is one for each of ``n`` samples."""
+def select_bounds(bounds: Any, inputs: Inputs, rows: Tensor) -> Any:
+    """The bounds of the samples at these indices, where there is one for each sample.
+
+    Bounds with fewer axes than the argument they belong to broadcast over its samples, whatever their lengths.
+    """
     if isinstance(bounds, Mapping):
-        return {k: select_bounds(v, rows, n) for k, v in bounds.items()}
+        return {k: select_bounds(v, inputs, rows) for k, v in bounds.items()}
     if bounds is None:
         return None
-    return tuple(_rows(b, rows) if isinstance(b, Tensor) and b.dim() and len(b) == n else b for b in bounds)
+    ranks, n = {v.dim() for v in inputs.values if isinstance(v, Tensor)}, inputs.samples
+
+    def chosen(bound: Any) -> Any:
+        value = torch.as_tensor(bound)
+        return _rows(value, rows) if value.dim() in ranks and len(value) == n else bound
+
+    return tuple(chosen(bound) for bound in bounds)
 
 
 def _rows(value: Tensor, rows: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ class Question:
         n = self.inputs.samples
         return replace(
             self, inputs=self.inputs.select(rows), target=targets.select(self.target, rows, n),
-            bounds=select_bounds(self.bounds, rows, n), through=select_conditions(self.through, rows, n),
+            bounds=select_bounds(self.bounds, self.inputs, rows), through=select_conditions(self.through, rows, n),
         )  # fmt: skip
 
     def about(self, values: list[Any]) -> Question:

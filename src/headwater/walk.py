@@ -99,7 +99,7 @@ class Walk:
             rows = torch.tensor([i])
             through = select_conditions(self.through, rows, n)
             move = None if self.move is None else _of_row(self.move, i, n)
-            walk = replace(self, bounds=select_bounds(self.bounds, rows, n), through=through, move=move)
+            walk = replace(self, bounds=select_bounds(self.bounds, inputs, rows), through=through, move=move)
             answers.append(walk.run(inputs.select(rows), targets.select(target, rows, n)))
         return Answer.join(answers)
 

@@ -27,6 +27,7 @@ def test_the_table_is_what_its_measures_say() -> None:
     assert row["low"] <= row["area"] <= row["high"]
     assert abs(row["randomized"]) < 0.6
     assert row["per_second"] > 0
+    assert row["memory"] > 0
     assert found.table["SA"]["gap"] is None
     assert [e.name for e in found.entries] == ["LRP", "plus", "SA", "random"]
     text = str(found.table)

@@ -18,7 +18,7 @@ PHOTOGRAPHS = 20
 
 
 def inputs(subject: evaluation.Subject, data: Path) -> tuple[nn.Module, Tensor]:
-    model = subject.build(data).requires_grad_(False)
+    model = subject.network(data)
     return model, subject.prepare(evaluation.photographs(data, PHOTOGRAPHS, subject.side))
 
 

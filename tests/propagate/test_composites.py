@@ -92,7 +92,7 @@ def test_cmp_preset_is_three_bands_of_sixteen_layers() -> None:
 
 def test_default_recipe_on_a_convolutional_network() -> None:
     model, x = double(SmallNet()), draw(2, 2, 5, 5)
-    expected = layered(model, x, [rules.generalized_gamma(0.25), rules.gamma(0.25)] + [rules.epsilon(1e-6)] * 2)
+    expected = layered(model, x, [rules.generalized_gamma(10), rules.gamma(10)] + [rules.epsilon(1e-6)] * 2)
     assert relative_error(explain(model, x, None).relevance, expected) <= TIGHT
 
 

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +143,14 @@ class _Job:
             measures["gap"] = completeness_gap(found).abs()
         if self.random_model is not None:
             measures["randomized"] = self._randomized(self.random_model, explainer, relevance)
-        per_second = forwards = None
-        if self.repetitions:
-            spent = cost(
-                question.model, x, explainer, question.target, batch_size=TIMED_BATCH, repetitions=self.repetitions
-            )
-            per_second, forwards = spent.per_second, spent.forwards
-        return Entry(explainer.name, explainer.told, relevance.cpu(), curves, measures, per_second, forwards)
+        entry = Entry(explainer.name, explainer.told, relevance.cpu(), curves, measures)
+        if not self.repetitions:
+            return entry
+        spent = cost(
+            question.model, x, explainer, question.target,
+            batch_size=TIMED_BATCH, repetitions=self.repetitions, memory=True,
+        )  # fmt: skip
+        return replace(entry, per_second=spent.per_second, forwards=spent.forwards, memory=spent.memory)
 
     def _maps(self, found: Any, question: Question) -> Tensor:
         """The relevance of the argument that is changed (the first of several)."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
+COSTS = ("per_second", "forwards", "memory")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Entry:
         measures: by name, ``[N]`` each: ``file_size``, ``effective_features``, ``gap``, ``randomized``; those that do
             not apply are missing.
         per_second, forwards: explanations per second and their cost in forward passes; None where not timed.
+        memory: the most bytes held at once while a timed batch was explained, beside model and input.
         error: why the method does not serve this model; empty where it does.
     """
 
@@ -43,6 +45,7 @@ class Entry:
     measures: Mapping[str, Tensor] = field(default_factory=dict)
     per_second: float | None = None
     forwards: float | None = None
+    memory: int | None = None
     error: str = ""
 
     def mean(self, measure: str) -> float | None:
@@ -56,7 +59,7 @@ class Entry:
 
         tensors = {"relevance": self.relevance, "curves": self.curves}
         tensors |= {f"measure.{name}": values for name, values in self.measures.items()}
-        facts = {"name": self.name, "options": self.options, "per_second": self.per_second, "forwards": self.forwards}
+        facts = {name: getattr(self, name) for name in ("name", "options", *COSTS)}
         header = {"headwater.compare": json.dumps({"format": FORMAT, "key": key, **facts})}
         part = path.with_suffix(".part")
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part, header)
@@ -116,11 +119,12 @@ class Comparison:
                 low, high = flipping.area_interval()
                 record |= {"area": flipping.area, "low": low, "high": high}
             record |= {name: entry.mean(name) for name in ("file_size", "effective_features", "gap", "randomized")}
-            record |= {"per_second": entry.per_second, "forwards": entry.forwards}
+            record |= {name: getattr(entry, name) for name in COSTS}
             records.append(record)
             cells.append((entry.name, *_cells(record)))
         header = (
             "method", "area", "95 %", "file size", "eff. features", "gap", "randomized", "per second", "forwards",
+            "MiB",
         )  # fmt: skip
         return Board(header, tuple(cells), tuple(records), _notes(self))
 
@@ -163,17 +167,27 @@ class Comparison:
     def __repr__(self) -> str:
         return f"{self.table}\n\n{self.recommendation}"
 
+    def _repr_html_(self) -> str:
+        from headwater.show.display import comparison_html
+
+        return comparison_html(self)
+
+    def __rich__(self) -> Any:
+        from headwater.show.display import comparison_rich
+
+        return comparison_rich(self)
+
 
 def _cells(record: Mapping[str, Any]) -> tuple[str, ...]:
     if record["error"]:
-        return ("does not serve", *[""] * 7)
+        return ("does not serve", *[""] * 8)
     size = record["file_size"]
-    gap, alike = record["gap"], record["randomized"]
+    gap, alike, held = record["gap"], record["randomized"], record["memory"]
     return (
         number(record["area"], 4), f"{number(record['low'])} to {number(record['high'])}",
         "-" if size is None else f"{size:.0f}", number(record["effective_features"]),
         "-" if gap is None else f"{gap:.1%}", "-" if alike is None else f"{alike:.2f}",
-        number(record["per_second"]), number(record["forwards"]),
+        number(record["per_second"]), number(record["forwards"]), "-" if held is None else number(held / 2**20),
     )  # fmt: skip
 
 
@@ -186,6 +200,7 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         "gap: mean |output - reference - ΣR| / |output - reference|, of methods that claim to sum up",
         "randomized: rank correlation with the map of the same model with random parameters; near 0 is right",
         f"per second, forwards: explanations in batches of up to {settings['timed_batch']}; a cost in forwards",
+        "MiB: the most that was held at once for such a batch, beside model and input",
     ]
     notes += [f"{e.name} does not serve: {e.error}" for e in comparison.entries if e.error]
     return tuple(notes)

@@ -173,7 +173,7 @@ def _presets() -> dict[str, Composite]:
     epsilon, attention = Epsilon(1e-6), {"attention": AttnLRP()}
     relu_like = ("relu", "pointwise", "leaky_relu", "prelu", "rrelu")
     tables: dict[str, tuple[dict[str, Any], bool]] = {
-        "default": ({"conv": Gamma(0.25), "default": epsilon, **attention}, False),
+        "default": ({"conv": Gamma(10), "default": epsilon, **attention}, False),
         "lrp_0": ({"default": Zero(), **attention}, False),
         "epsilon": ({"default": epsilon, **attention}, False),
         "epsilon_plus": ({"conv": ZPlus(), "default": epsilon, **attention}, False),
@@ -206,15 +206,20 @@ def _presets() -> dict[str, Composite]:
 _PRESETS: dict[str, Composite] = {}
 
 
+def presets() -> list[str]:
+    """The names of all presets."""
+    if not _PRESETS:
+        _PRESETS.update(_presets())
+    return list(_PRESETS)
+
+
 def preset(name: str) -> Composite:
     """A composite by name.
 
     Raises:
         InvalidComposite: for an unknown name; the text lists the known ones.
     """
-    if not _PRESETS:
-        _PRESETS.update(_presets())
-    if name not in _PRESETS:
+    if name not in presets():
         close = difflib.get_close_matches(name, _PRESETS, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise InvalidComposite(f"Unknown composite {name!r}{hint}: choose from {', '.join(_PRESETS)}")
