@@ -42,8 +42,11 @@ SOURCES = {
 COLUMNS = [f.name for f in fields(Row) if f.name not in ("trace", "seconds")]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the census as the command line says."""
+OUT_OF_TIME = "took longer than allowed"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the census as the command line says; 1 where an explanation is wrong or fails other than by the clock."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     mend_torchvision()
@@ -61,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{report(rows)}")
     if options.table:
         write_table(rows, options.table)
+    return int(any(wrong(row) for row in rows))
+
+
+def wrong(row: Row) -> bool:
+    """Whether a row is what must not be: out of balance, against the oracle, or an error that is no refusal."""
+    crashed = row.status == "crashed" and row.reason != OUT_OF_TIME
+    return crashed or row.status == "unbalanced" or bool(row.oracle and not row.oracle.startswith("agrees"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,7 +160,7 @@ class Trial:
             if not died:
                 self.process.kill()
             self.process.join()
-            reason = f"the process ended with status {self.process.exitcode}" if died else "took longer than allowed"
+            reason = f"the process ended with status {self.process.exitcode}" if died else OUT_OF_TIME
             status = "crashed" if self.built else "not built"
             found = self._received() or Row(self.subject.source, self.subject.name, status, reason)
         self.process.join()
@@ -230,4 +240,4 @@ def _cell(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

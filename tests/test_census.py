@@ -99,6 +99,15 @@ def test_a_wrong_engine_is_found_by_the_oracle(monkeypatch: pytest.MonkeyPatch) 
     assert census_oracle.check(Built(model, torch.randn(1, 2, 4)), None).startswith("DISAGREES")
 
 
+def test_what_must_not_be_is_told_by_the_exit_status() -> None:
+    rows = [
+        Row("here", "a", "balanced", oracle="agrees to 1e-7"), Row("here", "b", "refused", "no treatment"),
+        Row("here", "c", "crashed", census.OUT_OF_TIME), Row("here", "d", "unbalanced"),
+        Row("here", "e", "crashed", "?"), Row("here", "f", "balanced", oracle="DISAGREES by 0.2"),
+    ]  # fmt: skip
+    assert [census.wrong(row) for row in rows] == [False, False, False, True, True, True]
+
+
 def test_the_census_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, table = tmp_path / "rows.jsonl", tmp_path / "table.csv"
     kept = Row("torch.nn", "ReLU", "crashed", "kept as it was")
