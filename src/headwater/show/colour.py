@@ -37,6 +37,8 @@ def finite(values: Array, what: str = "relevance") -> NDArray[np.float64]:
         NonFinite: ``values`` hold NaN or infinity.
         InvalidInput: ``values`` are empty.
     """
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values)  # torch takes no negative strides
     array: NDArray[np.float64] = torch.as_tensor(values).detach().cpu().to(torch.float64).numpy()
     if not array.size:
         raise InvalidInput(f"the {what} of shape {array.shape} is empty: there is nothing to draw")

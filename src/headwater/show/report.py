@@ -126,6 +126,10 @@ class Section:
         return f"<section>\n<h2>{html.escape(self.title)}</h2>\n{body}\n</section>"
 
 
+# Everything on a page is escaped; should something slip through, it still cannot run or load anything.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
 def page(title: str, sections: Iterable[Section]) -> str:
     """One self-contained HTML page, light or dark as the reader's system is.
 
@@ -139,6 +143,7 @@ def page(title: str, sections: Iterable[Section]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{html.escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
