@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow check format bench census docs
+.PHONY: demo test slow check format bench census docs papers gallery viewer
 
-test slow census: export OMP_NUM_THREADS = 1
+test slow census papers gallery: export OMP_NUM_THREADS = 1
 
 demo: $(STAMP)  ## explain real photographs: pictures and a page under demo/
 	$(BIN)/headwater demo
@@ -31,6 +31,15 @@ bench: $(STAMP)  ## measure the cost of explanations beside that of the bare mod
 
 census: $(STAMP)  ## explain every architecture at hand and count what does not balance; SAMPLE=60 for a sample
 	$(BIN)/python -m benchmarks.census --jobs 2 $(if $(SAMPLE),--sample $(SAMPLE) --rows census-sample.jsonl --fresh,--table docs/census.csv)
+
+papers: $(STAMP)  ## run the papers' experiments again, in minutes; SCALE=full for hours
+	for name in earthquake filters overview review rnn; do $(BIN)/headwater reproduce $$name --scale $(or $(SCALE),quick) || exit 1; done
+
+gallery: $(STAMP)  ## every method on six networks and real inputs, drawn into docs/images/gallery
+	$(BIN)/python -m benchmarks.gallery
+
+viewer:  ## build the viewer's page from viewer/ (needs node 20 or newer); what it builds is committed
+	cd viewer && npm ci && npm run build
 
 docs: $(STAMP)  ## build the documentation under site/; its examples run with the default tests
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site

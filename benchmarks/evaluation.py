@@ -13,7 +13,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,12 @@ def overview(subject: Subject, model: nn.Module, x: Tensor, store: Path | None, 
         model, x, methods, features=9, imputer=Uniform(low, high), steps=steps, until=0.16, bounds=(low, high),
         randomize=False, repetitions=0, store=store, batch_size=32, progress=False,
     )  # fmt: skip
+
+
+def without_maps(found: Comparison) -> Comparison:
+    """The figures alone, so that hundreds of photographs fit into memory; the store keeps the maps."""
+    entries = tuple(replace(entry, relevance=torch.zeros(0)) for entry in found.entries)
+    return replace(found, entries=entries, inputs=torch.zeros(0))
 
 
 def joined(parts: Sequence[Comparison]) -> dict[str, dict[str, Tensor]]:
@@ -244,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pixels = photographs(options.data, options.photographs, subject.side)[chunk::chunks]
             for kind in kinds:
                 store = options.store / name / kind / f"{chunk:03}-of-{chunks:03}"
-                parts[name, kind].append(runs[kind](subject, models[name], subject.prepare(pixels), store))
+                parts[name, kind].append(
+                    without_maps(runs[kind](subject, models[name], subject.prepare(pixels), store))
+                )
                 if not options.report or chunk == chunks - 1:
                     print(report(name, kind, parts[name, kind]), flush=True)
     if options.timing:

@@ -25,6 +25,8 @@ PUBLIC = [
     "UnsupportedModel",
     "UnsupportedOperator",
     "analyze",
+    "as_captum",
+    "as_quantus",
     "black_box",
     "compare",
     "concepts",
@@ -35,6 +37,7 @@ PUBLIC = [
     "feature_maps",
     "filter_weights",
     "filters",
+    "import_attributions",
     "load",
     "methods",
     "neuralize",
@@ -49,6 +52,7 @@ PUBLIC = [
     "similarity",
     "target",
     "toolbox",
+    "view",
 ]
 
 

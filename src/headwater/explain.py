@@ -14,6 +14,7 @@ from headwater.errors import InvalidInput
 from headwater.explanation import Explanation
 from headwater.method import Method
 from headwater.neuralize import explain_estimator, is_estimator
+from headwater.pipelines import is_pipeline, opened
 from headwater.propagate import ledger as ledgers
 from headwater.propagate import soundness
 from headwater.propagate.composites import Composite
@@ -48,12 +49,13 @@ def explain(
     """Explain which parts of an input carried a decision.
 
     Without more arguments this is LRP for the predicted class with one recipe that serves convolutional, recurrent and
-    transformer models: γ = 0.25 for convolutions, ε = 1e-6 for every other affine operator, AttnLRP for attention,
+    transformer models: γ = 10 for convolutions, ε = 1e-6 for every other affine operator, AttnLRP for attention,
     constant gates and divisors, secants for activations.
 
     Args:
         model: a module or any function of tensors; it is left as it was. Also a fitted scikit-learn estimator or
-            pipeline: explained as the network that :func:`headwater.neuralize` makes of it, or by removal.
+            pipeline: explained as the network that :func:`headwater.neuralize` makes of it, or by removal. Also a
+            ``transformers`` pipeline, with what it takes as ``x``; see :func:`headwater.pipelines.opened`.
         x: a tensor ``[N, ...]``, or a tuple / dict of tensors passed on as ``model(*x)`` / ``model(**x)``. Floats are
             explained themselves (masks are not); token ids at their embedding. Also raw text, a string or a list of
             them, for a model of texts and methods that remove: one relevance a word, ``[N, W]``, padded with zeros.
@@ -88,21 +90,23 @@ def explain(
 
     Source: Samek et al. 2021 (review), Section V and Algorithms 6-8.
     """
+    given = {
+        "method": method, "composite": composite, "bounds": bounds, "ledger": ledger, "layers": layers,
+        "batch_size": batch_size, "seed": seed, "progress": progress, "differentiable": differentiable,
+        "checkpoint": checkpoint, "allow_training": allow_training, "through": through, "keep": keep,
+    }  # fmt: skip
+    if is_pipeline(model):
+        pipe = opened(model, x, target)
+        explanation = explain(pipe.model, pipe.x, pipe.target, compile=compile, **given, **options)
+        if pipe.words is not None:
+            explanation.details["words"] = pipe.words
+        return explanation
     if compile:
         from headwater.compiled import explain_recorded  # it records this function
 
-        given = {
-            "method": method, "composite": composite, "bounds": bounds, "ledger": ledger, "layers": layers,
-            "batch_size": batch_size, "seed": seed, "progress": progress, "differentiable": differentiable,
-            "checkpoint": checkpoint, "allow_training": allow_training, "through": through, "keep": keep,
-        }  # fmt: skip
         return explain_recorded(model, x, target, given | options)
     if is_estimator(model):
-        return explain_estimator(
-            explain, model, x, target, method, composite=composite, bounds=bounds, ledger=ledger, layers=layers,
-            batch_size=batch_size, seed=seed, progress=progress, differentiable=differentiable, checkpoint=checkpoint,
-            allow_training=allow_training, through=through, keep=keep, **options,
-        )  # fmt: skip
+        return explain_estimator(explain, model, x, target, **given, **options)
     row = methods.find(method)
     soundness.check_model(model, allow_training)
     if is_text(x):
@@ -134,6 +138,9 @@ def plan(
         InvalidInput: for a method that walks no rules back.
     """
     row = methods.find(method)
+    if is_pipeline(model):
+        pipe = opened(model, x, 0)  # no target is needed to run it
+        model, x = pipe.model, pipe.x
     if not row.composite:
         raise InvalidInput(f"Method {method!r} has no rules to plan: it is {row.composition}")
     soundness.check_model(model)

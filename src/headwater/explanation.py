@@ -129,6 +129,16 @@ class Explanation:
         gap = "" if delta is None else f", delta={float(delta.abs().max()):.2g}"
         return f"Explanation({self.method}, {self.composite}, relevance {shapes}{gap})"
 
+    def _repr_html_(self) -> str:
+        from headwater.show.display import explanation_html
+
+        return explanation_html(self)
+
+    def __rich__(self) -> Any:
+        from headwater.show.display import explanation_rich
+
+        return explanation_rich(self)
+
 
 def load(path: str | Path) -> Explanation:
     """Load an explanation saved by :meth:`Explanation.save`.

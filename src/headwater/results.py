@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from headwater.errors import InvalidInput, MissingExtra
 from headwater.explanation import leaves
 from headwater.inputs import Samples
-from headwater.show import TextMap, plot, report
+from headwater.show import TextMap, display, plot, report
+from headwater.show.display import HEADER, absorbed
 from headwater.show.figure import png
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from headwater.explanation import Explanation
 
-HEADER = ("sample", "target", "output", "delta")
 CAUSES = ("cause", "absorbed, largest of a sample")
 
 
@@ -80,20 +80,7 @@ def write(explanation: Explanation, samples: Samples, drawings: Sequence[Drawing
 
 def rows(explanation: Explanation, samples: Samples) -> Iterator[tuple[str, str, str, str]]:
     """For each sample its name, what was explained of it, the score, and the part that relevance does not add up to."""
-    target, delta = explanation.target, explanation.delta
-    for index, name in enumerate(samples.names):
-        yield (
-            name,
-            _target_of(target, index),
-            f"{explanation.output[index].item():.4g}",
-            "-" if delta is None else f"{delta[index].item():.2g}",
-        )
-
-
-def absorbed(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    """Each cause with the largest amount that it absorbed of any sample."""
-    for cause, amount in explanation.ledger.causes().items():
-        yield cause, f"{amount[amount.abs().argmax()].item():.4g}"
+    return display.rows(explanation, samples.names)
 
 
 def audit_line(explanation: Explanation) -> str:
@@ -129,16 +116,3 @@ def _drawing(explanation: Explanation, samples: Samples, count: int, name: str) 
     except (InvalidInput, MissingExtra) as error:
         return Drawing(name, None, f"Not drawn: {error}")
     return Drawing(name, content)
-
-
-def _target_of(target: object, index: int) -> str:
-    """What was explained of sample ``index``: a class, or a target with the class of this sample."""
-    if target is None:
-        return "output"
-    if isinstance(target, (Tensor, list)):
-        return str(int(target[index]))
-    if is_dataclass(target):
-        values = [getattr(target, part.name) for part in fields(target)]
-        shown = (_target_of(value, index) if isinstance(value, (Tensor, list)) else str(value) for value in values)
-        return f"{type(target).__name__}({', '.join(shown)})"
-    return str(target)

@@ -29,17 +29,19 @@ def photographs(data: Path, every: int, size: int) -> tuple[Tensor, Tensor]:
 
     Returns pixels ``[N, 3, size, size]`` in 0 to 1 and labels ``[N]``.
     """
+    files = sorted((data / "imagenet_sample_1000").glob("*.JPEG"))
+    return torch.stack([photograph(file, size) for file in files[::every]]), torch.arange(len(files))[::every]
+
+
+def photograph(file: Path, size: int) -> Tensor:
+    """The central square of a picture's file, scaled to ``size``; ``[3, size, size]`` in 0 to 1."""
     from PIL import Image
 
-    files = sorted((data / "imagenet_sample_1000").glob("*.JPEG"))
-    pictures = []
-    for file in files[::every]:
-        picture = Image.open(file).convert("RGB")
-        side, (width, height) = min(picture.size), picture.size
-        left, top = (width - side) // 2, (height - side) // 2
-        square = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
-        pictures.append(torch.from_numpy(np.array(square)).movedim(-1, 0).float() / 255)
-    return torch.stack(pictures), torch.arange(len(files))[::every]
+    picture = Image.open(file).convert("RGB")
+    side, (width, height) = min(picture.size), picture.size
+    left, top = (width - side) // 2, (height - side) // 2
+    square = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(square)).movedim(-1, 0).float() / 255
 
 
 class Fire(nn.Module):

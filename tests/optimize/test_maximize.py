@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import headwater as hw
@@ -179,9 +180,22 @@ def test_saved_and_told(tmp_path: Path) -> None:
         ("tv must be", {"shape": (3,), "tv": -1.0}),
         ("low < high", {"shape": (3,), "bounds": (1.0, 0.0)}),
         ("rate must be", {"shape": (3,), "rate": 0.0}),
+        ("optimizer='lbfgs' is not known", {"shape": (3,), "optimizer": "lbfgs"}),
         ("axes=", {"shape": (3,), "axes": (4,), "jitter": 1}),
     ],
 )
 def test_what_is_refused(text: str, options: dict[str, Any]) -> None:
     with pytest.raises(hw.InvalidInput, match=text):
         maximize(linear(torch.ones(3)), **options)
+
+
+def test_gradient_ascent_with_momentum_steps_as_its_formula_says() -> None:
+    torch.manual_seed(0)
+    model, start = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)).double(), torch.randn(2, 4, dtype=torch.float64)
+    found = maximize(model, F.logsigmoid, start=start, optimizer="sgd", rate=0.3, steps=3, patience=9)
+    x, velocity = start.clone(), torch.zeros_like(start)
+    for _ in range(3):
+        slope = torch.sigmoid(-model(x))[:, None] * model[0].weight
+        velocity = 0.9 * velocity + slope
+        x = x + 0.3 * velocity
+    torch.testing.assert_close(found.x, x.detach())

@@ -91,9 +91,21 @@ def test_the_shape_may_be_overruled() -> None:
     assert kind(plot(explained(torch.randn(1, 28, 28)), kind="series")) == "series"
 
 
+def test_volumes_are_rows_of_slices_on_one_scale() -> None:
+    figure = plot(explained(torch.randn(2, 1, 9, 4, 5)))
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert len(titles) == 2 * 6
+    assert [title.rpartition("slice ")[2] for title in titles] == ["0", "2", "3", "5", "6", "8"] * 2
+    chosen = plot(explained(torch.randn(1, 2, 9, 4, 5)), slices=[7, 2])
+    assert [axes.get_title().rpartition("slice ")[2] for axes in chosen.axes if axes.images] == ["7", "2"]
+    assert len([axes for axes in plot(explained(torch.randn(1, 1, 2, 4, 5))).axes if axes.images]) == 2
+
+
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="no image, series, text or table"):
-        plot(explained(torch.randn(2, 3, 4, 4, 4)))
+    with pytest.raises(InvalidInput, match="no image, series, text, table or volume"):
+        plot(explained(torch.randn(2, 3, 4, 4, 4, 4)))
+    with pytest.raises(InvalidInput, match="some of the 5 slices, not \\[5\\]"):
+        plot(explained(torch.randn(2, 1, 5, 4, 4)), slices=[5])
     with pytest.raises(InvalidInput, match="samples names some of the 2"):
         plot(explained(torch.randn(2, 5)), samples=[2])
     with pytest.raises(InvalidInput, match="1 titles for 2"):

@@ -6,12 +6,14 @@ from headwater.analyze.diff import Diff, diff
 from headwater.analyze.groups import FeatureGroups, boxes, channels, masks, objects, segments, windows, words
 from headwater.analyze.normalize import Normalization
 from headwater.analyze.pooling import Pooled, kmeans, pool
+from headwater.analyze.repair import Artefact, Figures, Repair, artefact, assess, load_repaired, project, repair
 from headwater.analyze.signals import Match, feature_maps, match, mean_power, over_training, redundancy, spread
 from headwater.analyze.spray import spray
 from headwater.analyze.strategies import Cluster, Spray
 
 __all__ = [
-    "Cluster", "Diff", "FeatureGroups", "Match", "Normalization", "Pooled", "Spray", "boxes", "channels", "diff",
-    "feature_maps", "kmeans", "masks", "match", "mean_power", "objects", "over_training", "pool", "redundancy",
-    "segments", "spray", "spread", "windows", "words",
+    "Artefact", "Cluster", "Diff", "FeatureGroups", "Figures", "Match", "Normalization", "Pooled", "Repair", "Spray",
+    "artefact", "assess", "boxes", "channels", "diff", "feature_maps", "kmeans", "load_repaired", "masks", "match",
+    "mean_power", "objects", "over_training", "pool", "project", "redundancy", "repair", "segments", "spray", "spread",
+    "windows", "words",
 ]  # fmt: skip

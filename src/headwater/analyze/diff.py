@@ -97,7 +97,7 @@ def diff(
         by: groups of samples: "label", one value a sample, or None for all in one; "auto" takes labels where there are.
         features: groups of features whose shares are compared too; see :mod:`headwater.analyze.groups`.
         target: what both explain; by default the class that the first model predicts.
-        method, batch_size, seed, **options: as for :func:`headwater.run`.
+        method, batch_size, seed, options: as for :func:`headwater.run`.
         confidence: of the intervals, by Student's t.
 
     Raises:

@@ -214,7 +214,7 @@ def over_training(
         model: a module; its own weights are not touched.
         checkpoints: iterations (any names) with state dicts, or with files of them (safetensors, or what torch loads
             with ``weights_only=True``).
-        x: the samples. measures: names and functions of an explanation. **options: for :func:`headwater.explain`.
+        x: the samples. measures: names and functions of an explanation. options: for :func:`headwater.explain`.
 
     Returns:
         ``"step"``: the names ``[S]``, and each measure's results ``[S, ...]``.

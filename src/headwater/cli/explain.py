@@ -30,7 +30,7 @@ from headwater.cli.app import (
     target_of,
 )
 from headwater.errors import InvalidInput
-from headwater.show import TextMap
+from headwater.show import TextMap, display
 
 ROWS = 20  # samples that are listed in the terminal
 
@@ -86,11 +86,11 @@ def explain(
             **_options(option or ()),
         )
     console = Console()
-    print_table(console, results.HEADER, islice(results.rows(explanation, samples), ROWS))
+    print_table(console, display.HEADER, islice(results.rows(explanation, samples), ROWS))
     if len(samples.names) > ROWS:
         console.print(f"and {len(samples.names) - ROWS} more, in the page", highlight=False)
     if explanation.ledger is not None:
-        print_table(console, results.CAUSES, results.absorbed(explanation))
+        print_table(console, results.CAUSES, display.absorbed(explanation))
         console.print(results.audit_line(explanation), highlight=False)
     drawings = results.draw(explanation, samples, pictures)
     for drawing in drawings:

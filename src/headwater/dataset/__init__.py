@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from headwater.dataset.imported import import_attributions
 from headwater.dataset.run import run
 from headwater.dataset.store import Rows, Store, open_store
 
-__all__ = ["Rows", "Store", "open_store", "run"]
+__all__ = ["Rows", "Store", "import_attributions", "open_store", "run"]

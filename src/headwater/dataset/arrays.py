@@ -83,8 +83,8 @@ def group_metadata(attributes: dict[str, Any]) -> bytes:
 
 
 def open_array(url: str, name: str) -> Any:
-    """The array as zarr reads it."""
-    return _zarr().open_array(f"{url}/{name}", mode="r")
+    """The array as zarr reads it; of version 3 alone, since filters of version 2 may unpickle what they read."""
+    return _zarr().open_array(f"{url}/{name}", mode="r", zarr_format=3)
 
 
 def _bytes(store: Any, key: str) -> bytes:

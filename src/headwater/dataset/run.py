@@ -95,6 +95,11 @@ def run(
     files = open_files(store)
     questions = _questions(method, target, len(source), options, dtype, keep_relevance, pooled or {})
     job = _plan(model, source, questions, files, batch_size, chunk, keep_inputs, skip_bad, seed, workers, threads)
+    return carry_out(job, files, engine, workers, progress)
+
+
+def carry_out(job: Job, files: Files, engine: str = "local", workers: int = 1, progress: bool | None = None) -> Store:
+    """Compute what a store lacks of a job; arguments, returns and raises as :func:`run` has them."""
     _begin(job, files)
     pending = _pending(job.manifest, files)
     found: Iterator[int] = engines.start(engine, job, pending, workers)
@@ -142,7 +147,7 @@ def _plan(
     model: Callable[..., Any], source: Source, questions: tuple[Question, ...], files: Files, batch: int,
     chunk: int | None, inputs: bool, skip_bad: bool, seed: int, workers: int, threads: int | None,
 ) -> Job:  # fmt: skip
-    """The job with its manifest; what the store needs to know of shapes is found by explaining one sample."""
+    """The job with its manifest."""
     if threads is None:
         began = NAME in files.names("")
         threads = read_manifest(files).threads if began else max(1, torch.get_num_threads() // workers)
@@ -151,16 +156,25 @@ def _plan(
         len(source), chunk or batch, batch, seed, threads, (name, of_model(model)),
         (source.name, source.fingerprint(seed)), source.classes, "", (), (), skip_bad,
     )  # fmt: skip
-    job = Job(model, source, questions, draft, files.url, inputs)
+    return settle(Job(model, source, questions, draft, files.url, inputs), _composites(questions), chunk)
+
+
+def settle(job: Job, composites: Sequence[str], chunk: int | None = None) -> Job:
+    """A job that knows what its store holds: shapes and types are found by explaining one sample.
+
+    Args:
+        job: with a draft of its manifest.
+        composites: one for each question.
+        chunk: samples a file; by default about 32 MiB, at most 64 batches.
+    """
     job, found = _first_good(job)
     arrays, asked = describe_arrays(job, found)
-    composites = _composites(questions)
     facts = tuple(
         facts_of(question, own, composite, describe(question.target), describe(question.options))
-        for question, own, composite in zip(questions, asked, composites, strict=True)
+        for question, own, composite in zip(job.questions, asked, composites, strict=True)
     )
     widest = max(values.nbytes for values in found.values())
-    chunk = chunk or _chunk(len(source), batch, widest)
+    chunk = chunk or _chunk(len(job.source), job.manifest.batch, widest)
     return replace(job, manifest=replace(job.manifest, chunk=chunk, arrays=arrays, explanations=facts))
 
 

@@ -90,7 +90,11 @@ class Rows:
     """
 
     def __init__(self, files: Files, array: Array) -> None:
-        self._array, self._url = open_array(files.url, array.name), f"{files.url}/{array.name}"
+        self._url = f"{files.url}/{array.name}"
+        try:
+            self._array = open_array(files.url, array.name)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:  # its zarr.json is gone or damaged
+            raise HeadwaterError(f"{self._url} is damaged ({error}): run the same job again to mend it") from error
         self.shape: tuple[int, ...] = self._array.shape
         self.dtype: np.dtype[Any] = self._array.dtype
 

@@ -168,12 +168,12 @@ class Comparison:
         return f"{self.table}\n\n{self.recommendation}"
 
     def _repr_html_(self) -> str:
-        from headwater.show.display import comparison_html
+        from headwater.evaluate.page import comparison_html
 
         return comparison_html(self)
 
     def __rich__(self) -> Any:
-        from headwater.show.display import comparison_rich
+        from headwater.evaluate.page import comparison_rich
 
         return comparison_rich(self)
 

@@ -1,12 +1,18 @@
-"""The page of a comparison."""
+"""A comparison as a page, in a notebook and in the terminal."""
 
 from __future__ import annotations
 
-from headwater.errors import InvalidInput
+from typing import TYPE_CHECKING
+
+from headwater.errors import HeadwaterError, InvalidInput
 from headwater.evaluate.comparison import Comparison
 from headwater.evaluate.drawing import CHANCE
 from headwater.show import report
+from headwater.show.display import SMALL, html_block, html_drawing, html_line, html_table, rich_table
 from headwater.show.figure import png
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 MAPS_A_FIGURE = 4  # samples
 
@@ -54,3 +60,25 @@ def _maps(comparison: Comparison) -> list[report.Part]:
             )
         )  # fmt: skip
     return parts
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """A comparison for a notebook: the advice, the table with its notes, the curves."""
+    board = comparison.table
+    parts = [html_line(comparison.recommendation, "max-width:60em"), html_table(board.header, board.rows)]
+    parts += [html_line(note, SMALL) for note in board.notes]
+    try:
+        parts.append(html_drawing(comparison.plot()))
+    except HeadwaterError as error:
+        parts.append(html_line(f"Not drawn: {error}", SMALL))
+    return html_block(parts)
+
+
+def comparison_rich(comparison: Comparison) -> RenderableType:
+    """A comparison for the terminal: the table with its notes, the advice."""
+    from rich.console import Group
+    from rich.text import Text
+
+    board = comparison.table
+    notes = Text("\n".join(board.notes), style="dim")
+    return Group(rich_table(board.header, board.rows), notes, Text(comparison.recommendation))

@@ -69,19 +69,23 @@ def majority_sequences(
             "majority sequences need images with labels of at least two classes and majority > blocks / 2"
         )
     generator = torch.Generator().manual_seed(seed)
-    classes = labels.cpu()
-    start = torch.arange(n) % len(images)
-    same, other = _members(classes)
-    marks = torch.zeros(n, blocks, dtype=torch.bool)
-    rows = torch.empty(n, blocks, dtype=torch.long)
-    for i, first in enumerate(start.tolist()):
-        own = same[int(classes[first])]
-        own = own[own != first] if len(own) > 1 else own
-        pools = [own] * (majority - 1) + [other[int(classes[first])]] * (blocks - majority)
-        drawn = [first, *(int(p[torch.randint(len(p), (), generator=generator)]) for p in pools)]
-        order = torch.randperm(blocks, generator=generator)
-        rows[i] = torch.tensor(drawn)[order]
-        marks[i] = order < majority
+    classes, start = labels.cpu(), torch.arange(n) % len(images)
+    by_class = classes.argsort(stable=True)
+    kinds, sizes = classes.unique(return_counts=True)
+    own = torch.searchsorted(kinds, classes[start])  # the class's number
+    size, first = sizes[own][:, None], (sizes.cumsum(0) - sizes)[own][:, None]  # and where its samples are
+
+    def drawn(count: int, below: Tensor) -> Tensor:
+        return (torch.rand(n, count, generator=generator, dtype=torch.float64) * below).long()
+
+    place = by_class.argsort()[start][:, None] - first
+    same = drawn(majority - 1, (size - 1).clamp(min=1))
+    same = first + torch.where(size > 1, same + (same >= place), 0)  # past the sample itself
+    other = drawn(blocks - majority, len(images) - size)
+    other = other + torch.where(other >= first, size, 0)  # past the class
+    order = torch.rand(n, blocks, generator=generator).argsort(1)
+    rows = torch.cat([start[:, None], by_class[same], by_class[other]], 1).gather(1, order)
+    marks = order < majority
     chosen = images[rows.to(images.device)]  # [n, blocks, ..., W]
     return Planted(torch.cat(list(chosen.unbind(1)), -1), labels[start.to(labels.device)], marks)
 
@@ -242,10 +246,3 @@ class _Logic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(torch.relu(self.hidden(x))).squeeze(1)
-
-
-def _members(classes: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """For each class the samples that are of it, and those that are not."""
-    kinds = classes.unique().tolist()
-    same = {k: (classes == k).nonzero().flatten() for k in kinds}
-    return same, {k: (classes != k).nonzero().flatten() for k in kinds}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from headwater.question import Question
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_Ascent = Callable[..., torch.optim.Optimizer]
+_OPTIMIZERS: Mapping[str, _Ascent] = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def maximize(
     scale: float = 1.0,
     steps: int = 512,
     rate: float = 0.05,
+    optimizer: Literal["adam", "sgd"] = "adam",
     l2: float = 0.0,
     tv: float = 0.0,
     spectral: float = 0.0,
@@ -150,8 +155,8 @@ def maximize(
 ) -> Optimum:
     """Find inputs that a model scores high: activation maximization, in seismology backward optimization.
 
-    The model is frozen; Adam ascends its score, less penalties, on the values of the input. All starts go through the
-    model in one batch, and each stops by itself.
+    The model is frozen; an optimizer ascends its score, less penalties, on the values of the input. All starts go
+    through the model in one batch, and each stops by itself.
 
     Args:
         model: a module or any function of tensors; it is left as it was.
@@ -163,7 +168,9 @@ def maximize(
         count: how many random starts, an ensemble; zeros have one.
         scale: of random starts.
         steps: at most.
-        rate: of Adam.
+        rate: of the optimizer.
+        optimizer: "adam", or "sgd" with momentum 0.9, whose steps shrink with the gradient: a real start that scores
+            high under a bounded objective, such as the log-likelihood of a class, hardly changes.
         l2, tv, spectral, decay, jitter, blur, bounds, axes: what keeps the optimum natural; see :class:`Prior`.
         tolerance: a start stops where its objective has not grown by this share of its range so far for ``patience``
             steps.
@@ -183,13 +190,15 @@ def maximize(
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
     if not rate > 0:
         raise InvalidInput(f"rate must be above 0, not {rate!r}")
+    if optimizer not in _OPTIMIZERS:
+        raise InvalidInput(f"optimizer={optimizer!r} is not known: choose one of {', '.join(_OPTIMIZERS)}")
     soundness.check_model(model, allow_training)
     inputs = Inputs.of(_start(model, start, shape, count, scale, seed))
     question = Question(
         model, inputs, target, batch_size=batch_size, seed=seed, progress=progress, allow_training=allow_training
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
-        search = _Search(question.fixed(), prior, rate, tolerance, patience)
+        search = _Search(question.fixed(), prior, _OPTIMIZERS[optimizer], rate, tolerance, patience)
         replace(question, batch_size=None).in_batches(search.step, steps, 1, "optimizing")
         return search.result()
 
@@ -221,7 +230,9 @@ def _start(model: Any, start: Any, shape: Any, count: int, scale: float, seed: i
 class _Search:
     """The state of one ascent: values, the best of them so far, and the curve."""
 
-    def __init__(self, question: Question, prior: Prior, rate: float, tolerance: float, patience: int) -> None:
+    def __init__(
+        self, question: Question, prior: Prior, ascent: _Ascent, rate: float, tolerance: float, patience: int
+    ) -> None:
         self.question, self.prior, self.rate = question, prior, rate
         self.tolerance, self.patience = tolerance, patience
         met = places(question)
@@ -232,7 +243,7 @@ class _Search:
         self.values = {place: prior.settle(v, 1, 0.0) for place, v in self.values.items()}
         self.begin = {place: v.clone() for place, v in self.values.items()}
         self.best = {place: v.clone() for place, v in self.values.items()}
-        self.optimizer = torch.optim.Adam([v.requires_grad_() for v in self.values.values()], rate, maximize=True)
+        self.optimizer = ascent([v.requires_grad_() for v in self.values.values()], lr=rate, maximize=True)
         n = question.inputs.samples
         self.stopped = torch.full((n,), -1)
         self.since = torch.zeros(n, dtype=torch.long)  # steps without improvement

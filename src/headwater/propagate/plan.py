@@ -43,30 +43,47 @@ class Plan:
         """Calls without a treatment."""
         return [row for row in self.rows if row.status == "gap"]
 
-    def __str__(self) -> str:
-        head = ("layer", "operator", "class", "rule", "output", "depth", "status")
-        body = [
-            (
-                r.layer,
-                r.operator,
-                r.kind,
-                r.rule,
-                "x".join(map(str, r.shape)),
-                "" if r.depth is None else f"{r.depth:.2f}",
-                r.status,
-            )
+    @property
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The names of the columns, and the rows as text."""
+        header = ("layer", "operator", "class", "rule", "output", "depth", "status")
+        return header, [
+            (r.layer, r.operator, r.kind, r.rule, "x".join(map(str, r.shape)), _share(r.depth), r.status)
             for r in self.rows
         ]
+
+    @property
+    def verdict(self) -> str:
+        """Whether every call has a treatment, in one sentence."""
+        gaps = len(self.gaps)
+        without = f"{gaps} call{'s' if gaps > 1 else ''} without a treatment"
+        found = without if gaps else "every operator has a treatment"
+        return f"{len(self.rows)} calls under {self.composite}: {found}"
+
+    def __str__(self) -> str:
+        head, body = self.cells
         widths = [min(36, max(len(line[i]) for line in (head, *body))) for i in range(len(head))]
         lines = [
             "  ".join(cell[:w].ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in (head, *body)
         ]
-        gaps = len(self.gaps)
-        verdict = "every operator has a treatment" if not gaps else f"{gaps} calls have no treatment"
-        return "\n".join([*lines, f"{len(self.rows)} calls under {self.composite}: {verdict}"])
+        return "\n".join([*lines, self.verdict])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from headwater.show.display import plan_html
+
+        return plan_html(self)
+
+    def __rich__(self) -> Any:
+        from headwater.show.display import plan_rich
+
+        return plan_rich(self)
+
+
+def _share(depth: float | None) -> str:
+    return "" if depth is None else f"{depth:.2f}"
 
 
 def plan_calls(engine: Propagation, run: Callable[[], Any]) -> Plan:

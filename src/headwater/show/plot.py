@@ -14,13 +14,14 @@ from headwater.show.image import images
 from headwater.show.series import draw_series, series
 from headwater.show.table import grouped, table
 from headwater.show.text import TextMap
+from headwater.show.volume import volumes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from headwater.explanation import Explanation
 
-Kind = Literal["image", "series", "text", "table"]
+Kind = Literal["image", "series", "text", "table", "volume"]
 _AT_MOST = 8  # samples in one figure, unless the caller names them
 
 
@@ -36,12 +37,13 @@ def plot(
     limit: float | None = None,
     kind: Kind | None = None,
     of: str | int | None = None,
+    slices: Sequence[int] | None = None,
 ) -> Figure | TextMap:
     """Draw an explanation as what was explained: samples in rows, all on one scale.
 
     Token ids are drawn as text, ``[N, C, H, W]`` and ``[N, H, W]`` as images, ``[N, C, T]`` as series, ``[N, F]`` as a
-    table. Of three dimensions, the last two count as an image if the second has more than 16 entries and the last at
-    most 4 times as many.
+    table, ``[N, C, D, H, W]`` as slices. Of three dimensions, the last two count as an image if the second has more
+    than 16 entries and the last at most 4 times as many.
 
     Args:
         explanation: of N samples.
@@ -55,6 +57,7 @@ def plot(
         limit: the end of the scale; by default the largest magnitude drawn.
         kind: draw as this whatever the shape.
         of: which input to draw, where the model takes several: its place or its name.
+        slices: of a volume, which to draw; by default six.
 
     Returns:
         A matplotlib figure; for text a ``TextMap``, which prints coloured and which a notebook shows.
@@ -86,6 +89,10 @@ def plot(
         return _series_rows(maps, values, heads, rate, names, limit)
     if kind == "table":
         return _table_rows(maps, values, heads, names, limit)
+    if kind == "volume":
+        return volumes(
+            maps, values if pictures is None else [pictures[i] for i in drawn], heads, slices=slices, limit=limit
+        )
     return _image_rows(maps, _pictures(pictures, inputs, drawn), heads, limit)
 
 
@@ -111,11 +118,11 @@ def _kind(relevance: Tensor, inputs: Tensor) -> Kind:
     if relevance.ndim == 3:
         rows, columns = relevance.shape[1:]
         return "image" if rows > 16 and columns <= 4 * rows else "series"
-    kinds: dict[int, Kind] = {2: "table", 4: "image"}
+    kinds: dict[int, Kind] = {2: "table", 4: "image", 5: "volume"}
     if relevance.ndim not in kinds:
         raise InvalidInput(
-            f"relevance of shape {list(relevance.shape)} is no image, series, text or table: draw a slice or a sum of "
-            "it with headwater.show.image, series or table"
+            f"relevance of shape {list(relevance.shape)} is no image, series, text, table or volume: draw a "
+            "slice or a sum of it with headwater.show.image, series or table"
         )
     return kinds[relevance.ndim]
 
