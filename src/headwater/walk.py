@@ -14,7 +14,7 @@ from torch import Tensor
 from headwater import target as targets
 from headwater.answer import Answer
 from headwater.arguments import Inputs, bounds_of, box, select_bounds
-from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
+from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite, UnsupportedModel
 from headwater.explanation import leaves
 from headwater.propagate import ids as token_ids
 from headwater.propagate import ledger as ledgers
@@ -76,6 +76,11 @@ class Walk:
         try:
             return self._attempt(inputs, target)
         except RuntimeError as error:
+            if "BatchedTensorImpl" in str(error):
+                raise UnsupportedModel(
+                    "The model calls torch.vmap, whose inside cannot be walked back through: explain a version of it "
+                    "that loops, or the members of an ensemble one by one"
+                ) from error
             if "modified by an inplace operation" not in str(error):
                 self._blame_the_model(inputs, error)
                 raise

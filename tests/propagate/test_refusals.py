@@ -115,6 +115,20 @@ def test_a_custom_operator() -> None:
     refused(*body(twice), "twice", kind=hw.UnsupportedOperator)
 
 
+def test_a_vmapped_ensemble_is_refused_by_name() -> None:
+    members = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(3)]
+    weights, buffers = torch.func.stack_module_state(members)
+
+    def ensemble(x: Tensor) -> Tensor:
+        def one(w: dict[str, Tensor], b: dict[str, Tensor], x: Tensor) -> Any:
+            return torch.func.functional_call(members[0], (w, b), (x,))
+
+        return torch.vmap(one, in_dims=(0, 0, None))(weights, buffers, x).mean(0)
+
+    with pytest.raises(hw.UnsupportedModel, match=r"torch\.vmap.*loops"):
+        hw.explain(ensemble, torch.randn(2, 4))
+
+
 def test_ending_the_relevance_is_a_warning() -> None:
     model, x = body(lambda x: x + torch.relu(x).detach())
     with pytest.warns(hw.HeadwaterWarning, match=r"detach.*'middle'"):

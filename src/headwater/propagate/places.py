@@ -119,5 +119,5 @@ def unseen(tensor: Tensor, model: Any) -> str:
     node = type(tensor.grad_fn).__name__ if tensor.grad_fn is not None else "unknown"
     return (
         f"A tensor {describe_here(model)} was made by an operator that cannot be seen ({node}): a scripted function, a "
-        "custom autograd.Function or an extension. Call its plain PyTorch version instead while explaining."
+        "custom autograd.Function, torch.vmap or an extension. Call its plain PyTorch version instead while explaining."
     )
