@@ -65,9 +65,9 @@ def small_png(content: bytes, largest: int = LARGEST) -> bytes:
 
     picture = Image.open(BytesIO(content)).convert("RGB")
     while True:
-        for colours in (256, 128, 64):
+        for colours in (256, 128, 64, 32):
             buffer = BytesIO()
-            quantized = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            quantized = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             quantized.save(buffer, format="PNG", optimize=True)
             if buffer.tell() <= largest:
                 return buffer.getvalue()

@@ -151,10 +151,10 @@ def test_explains_a_text(tmp_path: Path) -> None:
 
 
 def test_a_shape_that_no_picture_fits_is_still_explained(tmp_path: Path) -> None:
-    np.save(tmp_path / "deep.npy", np.ones((1, 2, 2, 2, 3)))
+    np.save(tmp_path / "deep.npy", np.ones((1, 2, 2, 2, 2, 3)))
     printed = succeed("explain", f"{MODELS}:tabular", tmp_path / "deep.npy", "--target", "sum", "--out", tmp_path)
     assert "Not drawn: " in printed
-    assert hw.load(tmp_path / "explanation.safetensors").relevance.shape == (1, 2, 2, 2, 3)
+    assert hw.load(tmp_path / "explanation.safetensors").relevance.shape == (1, 2, 2, 2, 2, 3)
 
 
 def test_the_ledger_is_summed_up(table: Path, tmp_path: Path) -> None:

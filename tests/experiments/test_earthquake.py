@@ -91,7 +91,7 @@ def test_the_papers_own_windows_are_read(tmp_path: Path) -> None:
     rng, n = np.random.default_rng(0), 60
     np.savez(
         tmp_path / "aqulo.npz", x=rng.normal(size=(n, 3, LENGTH)), y=np.arange(n) % 2, event=np.arange(n) // 2 + 7,
-        p=np.full(n, 5.0), s=np.full(n, 8.0), distance=np.full(n, 30.0),
+        p=np.full(n, 5.0), s=np.full(n, 8.0), distance=np.full(n, 60.0),
     )  # fmt: skip
     archive = Archive(tmp_path / "aqulo.npz", 0)
     assert len(archive.fixed("evaluation")) == 6

@@ -6,6 +6,7 @@ import gzip
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from experiments.rnn.explaining import METHODS, MODERN_METHODS, deep_taylor
 from experiments.rnn.layers import BIAS, Dense, Dropout, Gates, draw, pool
 from experiments.rnn.modern import MODERN
 from experiments.rnn.training import Lesson, Size, loss, network, together, train
+from experiments.rnn.verdicts import judged
 
 WIDTH, STEPS = 7, 12
 
@@ -76,6 +78,36 @@ def test_shallow_in_plain_loops() -> None:
     assert torch.allclose(model(x[None])[0], layer(model.head[0], hidden))
 
 
+def test_deep_taylor_through_two_steps_of_shallow_in_plain_formulas() -> None:
+    """Pixels from -1 to 1 beside recurrent activations: one denominator (Table 3.1; Section 4.2.1 left it open)."""
+    torch.manual_seed(4)
+    model = CELLS["Shallow"].build(2, 2).double().eval().requires_grad_(False)
+    x = 2 * torch.rand(SIDE, 4, dtype=torch.float64) - 1
+    join, recur, head = model.cell.join, model.cell.recur, model.head[0]
+    pixels, up, down = SIDE * 2, join.weight.clamp(min=0), join.weight.clamp(max=0)
+    strip = [x[:, :2].flatten(), x[:, 2:].flatten()]
+    before = torch.zeros(256, dtype=torch.float64)
+    first = join(torch.cat([strip[0], before])).clamp(min=0)
+    recurrent = recur(first).clamp(min=0)
+    last = join(torch.cat([strip[1], recurrent])).clamp(min=0)
+    label = int(head(last).argmax())
+
+    def positive(a: torch.Tensor, weight: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
+        parts = a * weight.clamp(min=0)  # [outputs, inputs]
+        return (parts / parts.sum(1, keepdim=True) * relevance[:, None]).nan_to_num(0.0).sum(0)
+
+    def mixed(values: torch.Tensor, a: torch.Tensor, relevance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        box = (values + 1) * up[:, :pixels] + (values - 1) * down[:, :pixels]
+        parts = torch.cat([box, a * up[:, pixels:]], 1)
+        return (parts / parts.sum(1, keepdim=True) * relevance[:, None]).sum(0).split([pixels, 256])
+
+    at_last = positive(last, head.weight[[label]], head(last)[[label]])
+    second_strip, at_recurrent = mixed(strip[1], recurrent, at_last)
+    first_strip, _ = mixed(strip[0], before, positive(first, recur.weight, at_recurrent))
+    expected = torch.cat([first_strip.reshape(SIDE, 2), second_strip.reshape(SIDE, 2)], 1)
+    assert torch.allclose(deep_taylor(model, x[None], torch.tensor([label]))[0], expected, atol=1e-10)
+
+
 def test_gated_cell_never_forgets_below_zero_and_holds_gates_for_guided_backprop() -> None:
     torch.manual_seed(2)
     model = CELLS["R-LSTM"].build(WIDTH, STEPS).eval()
@@ -106,7 +138,7 @@ def test_literal_connections_read_the_strip_before() -> None:
 @given(rows=st.integers(1, 40), columns=st.integers(1, 60), seed=st.integers(0, 99))
 def test_weights_are_cut_at_two_deviations(rows: int, columns: int, seed: int) -> None:
     torch.manual_seed(seed)
-    weights = draw(rows, columns)
+    weights = draw(rows, columns).detach()
     assert float(weights.abs().max()) <= 2 / math.sqrt(columns) + 1e-6
 
 
@@ -205,6 +237,23 @@ def test_training_stops_where_it_is_good_enough(tmp_path: Path) -> None:
     assert found["history"].shape[1] == 3
 
 
+@pytest.mark.parametrize(
+    ("scale", "held", "testable", "verdict"),
+    [
+        ("full", True, True, "reproduced"),
+        ("full", False, True, "not reproduced"),
+        ("full", True, False, "not testable here"),
+        ("quick", True, True, "not testable here"),
+    ],
+)
+def test_only_networks_that_are_accurate_enough_can_tell(
+    tmp_path: Path, scale: Any, held: bool, testable: bool, verdict: str
+) -> None:
+    told = judged(Reproduction("rnn", scale, tmp_path, tmp_path), held, "why", testable=testable)
+    assert told["verdict"] == verdict
+    assert told["why"].endswith("why")
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_quick_run(tmp_path: Path, data: Path) -> None:
@@ -215,7 +264,7 @@ def test_quick_run(tmp_path: Path, data: Path) -> None:
     keys = {claim.key for claim in run.claims}
     assert {"variables-4.3", "variables-4.5", "depth", "tukey-DTD", "r-lstm", "last-steps", "small-beta"} <= keys
     assert len(keys) >= 35
-    assert {"variables-4.3", "variables-4.5", "conservation"} <= {
+    assert {"variables-4.3", "variables-4.5", "conservation", "percentage"} <= {
         c.key for c in run.claims if c.verdict == "reproduced"
     }
     for picture in run.pictures:

@@ -56,7 +56,7 @@ def generator() -> Any:
     return transformers.pipeline("text-generation", model=transformers.GPT2LMHeadModel(config).eval(), tokenizer=words)
 
 
-def test_a_text_and_its_network() -> None:
+def test_a_text_and_its_network(tmp_path: Any) -> None:
     pipe = classifier()
     e = hw.explain(pipe, "The film is very good", ledger=True)
     batch = pipe.tokenizer("The film is very good", return_tensors="pt")
@@ -65,6 +65,7 @@ def test_a_text_and_its_network() -> None:
     assert e.details["words"] == [["[CLS]", "the", "film", "is", "very", "good", "[SEP]"]]
     assert pipe("The film is very good")[0]["label"] == pipe.model.config.id2label[int(e.target)]
     assert "very" in str(e.plot())
+    assert hw.load(e.save(tmp_path / "e.safetensors")).details["words"] == e.details["words"]
 
 
 def test_texts_of_different_lengths_are_each_explained_as_alone() -> None:

@@ -93,7 +93,9 @@ class Ask:
     def sent_text(self, name: str, default: str | None = None) -> str | None:
         """A text that was sent."""
         found = self.sent(name, default)
-        if found is not None and not isinstance(found, str):
+        if found is None:
+            return None
+        if not isinstance(found, str) or any("\ud800" <= letter <= "\udfff" for letter in found):  # halves of letters
             raise InvalidInput(f"{name!r} must be a text")
         return found
 
@@ -137,7 +139,7 @@ def decoded(body: bytes) -> Any:
 
 def encoded(value: Any) -> bytes:
     """JSON of plain values and of numpy's; NaN and infinity are null."""
-    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(_plain(value), allow_nan=False, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -38,7 +38,7 @@ class Selections:
     """Rows of the store under names; ``{name: {"ids", "rows", "note", "saved", "revision"}}`` in ``selections.json``.
 
     Args:
-        files: of the folder beside the store. ids: of all samples, for readers of the file.
+        files: of the folder beside the store. samples: how many it has.
         read_only: refuse every change.
     """
 
@@ -92,7 +92,7 @@ class Selections:
             entry |= {key: text for key, text in (("note", note), ("recipe", recipe)) if text is not None}
             entry |= {"saved": _now(), "revision": (before or {"revision": 0})["revision"] + 1}
             kept[name] = entry
-        return self.one(name)
+        return {"name": name, "rows": entry["rows"], **{key: entry[key] for key in _FACTS}}
 
     def remove(self, name: str, revision: int | None) -> None:
         """Remove a selection; arguments and errors are those of :meth:`put`."""
@@ -110,7 +110,12 @@ class Selections:
         with self._lock:
             kept = self._read()
             yield kept
-            self._files.write(NAME, json.dumps(kept, ensure_ascii=False).encode())
+            try:
+                self._files.write(NAME, json.dumps(kept).encode())
+            except OSError as error:
+                raise Conflict(
+                    f"{self._files.url} cannot be written to ({error.strerror}): nothing was saved"
+                ) from error
 
     def _read(self) -> dict[str, Any]:
         try:
