@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from tests.viewer.page import Planted
 
 # software in place of a graphics card, for machines without one
-_FLAGS = [
-    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing",
-]  # fmt: skip
+_SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
+_FLAGS = ["--no-sandbox", *_SOFTWARE]
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

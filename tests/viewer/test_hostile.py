@@ -254,6 +254,22 @@ def test_broken_bodies_are_refused(client: Client, raw: bytes) -> None:
     assert answer.json()["error"]["message"]
 
 
+def test_halves_of_letters_are_refused(client: Client) -> None:
+    for path, body in (
+        ("/api/selection?name=x", {"rows": [1], "note": "\ud800"}), ("/api/search", {"filter": "\udfff"}),
+        ("/api/export?format=html", {"rows": [1], "title": "a\ud800"}),
+        ("/api/explain", {"row": 1, "method": "\ud800"}),
+    ):  # fmt: skip
+        assert client.send("PUT" if "selection" in path else "POST", path, body).status == 400
+    assert client.json("/api/selections")["selections"] == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(copied: Path) -> None:
+    (copied.parent / "store.viewer").write_text("a file in the way")
+    with pytest.raises(hw.InvalidInput, match="is a file"):
+        view(copied, block=False)
+
+
 def test_too_large_bodies_are_not_read(client: Client) -> None:
     answer = client.send(
         "POST", "/api/search", headers={"Content-Type": "application/json", "Content-Length": str(1 << 40)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,18 @@ def enlarge(someone: Person, n: int) -> None:
     names = [str(i) for i in range(40)]
     counts = np.bincount(own, minlength=40).tolist()
     column = {"name": "cluster", "title": "cluster", "type": "category", "missing": 0}
-    answers = {
+    answers: dict[str, tuple[str | bytes, str]] = {
         "store": (json.dumps(facts), "application/json"),
         "map": (places.tobytes(), "application/octet-stream"),
         "column/facts": (json.dumps({**column, "categories": names, "counts": counts}), "application/json"),
         "column": (own.tobytes(), "application/octet-stream"),
     }
     for path, (body, kind) in answers.items():
-        someone.page.route(
-            f"**/api/{path}{'?**' if path not in ('store',) else ''}",
-            lambda route, body=body, kind=kind: route.fulfill(body=body, content_type=kind),
-        )
+        someone.page.route(re.compile(rf"/api/{path}(\?|$)"), _always(body, kind))
+
+
+def _always(body: str | bytes, kind: str) -> Callable[[Any], None]:
+    return lambda route: route.fulfill(body=body, content_type=kind)
 
 
 def fastest(someone: Person, limit: float) -> float:

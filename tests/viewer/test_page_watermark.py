@@ -54,7 +54,7 @@ def test_found_in_under_ten_actions(browser: Any, data: Path, tmp_path: Path) ->
         assert corner[suspect] > 0.3, "a mean heatmap whose red lies in the corner stands out"
         someone.click(f".cluster .mean >> nth={suspect}")
         someone.tab("Samples")
-        assert set(someone.pictures(".sample .pixels")) == {28}
+        assert set(someone.pictures(".sample img")) == {28}
         someone.tab("Saved")
         someone.write("[placeholder='Name of the selection']", "cross in the corner")
         someone.click(".current .primary")

@@ -224,7 +224,7 @@ def images(
         figure,
         cells,
         1.0 if each else shared,
-        label="relevance, in parts of each map's scale" if each else "relevance",
+        label="parts of each map's scale" if each else "relevance",
         beyond=each or _exceeds(drawn, shared),
         shrink=min(1.0, 2 / rows),
     )
