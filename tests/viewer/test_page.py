@@ -149,9 +149,9 @@ def test_the_map(someone: Person) -> None:
     assert (x, y) != (0.0, 0.0)
     someone.press("0")
     page.wait_for_timeout(400)
-    page.reload()
-    someone.link("r=")
     assert "v=" not in page.evaluate("location.hash")
+    someone.open(someone.link("r="))
+    page.locator(".legend").wait_for()
     with page.expect_download() as download:
         someone.click("role=button[name='Save the map as PNG']")
     from PIL import Image
