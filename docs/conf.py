@@ -16,11 +16,9 @@ html_theme = "furo"
 html_title = f"Headwater {release}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
-html_theme_options = {"sidebar_hide_name": False}
 html_show_sourcelink = False
 html_copy_source = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -31,4 +29,4 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp, .go"
 # Pages link to files of the repository beside them: these become links to nowhere on the site, which is said here once.
-suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]
+suppress_warnings = ["myst.xref_missing"]
