@@ -12,14 +12,19 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from benchmarks.spray import fashion, network, planted, watermark
+from headwater import Composite
 from headwater.analyze import spray
 from headwater.analyze.strategies import Spray
 from headwater.dataset import run
+from headwater.rules import Epsilon, Gamma
 from headwater.target import Margin
 from tests.models.shared import MobileNetV2, mobilenet_v2, normalized, photographs
 
 for package in ("zarr", "polars", "faiss", "sklearn"):
     pytest.importorskip(package)
+
+
+SHARP = Composite({"conv": Gamma(0.25), "default": Epsilon(1e-6)})  # parts strategies better than the default does
 
 
 def rank_and_purity(found: Spray, marked: np.ndarray) -> tuple[int, float, float]:
@@ -28,6 +33,10 @@ def rank_and_purity(found: Spray, marked: np.ndarray) -> tuple[int, float, float
     rank = int(np.argmax(counts))
     members = found.members(found.suspects[rank].label)
     return rank + 1, float(marked[members].mean()), float(marked[members].sum() / marked.sum())
+
+
+def purity_of_first(found: Spray, marked: np.ndarray) -> float:
+    return float(marked[found.members(found.suspects[0].label)].mean())
 
 
 def fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float, size: int = 128) -> None:
@@ -51,7 +60,10 @@ def test_a_watermark_in_fashion_mnist_is_found(data: Path, tmp_path: Path) -> No
     model = network()
     fit(model, x, y, 2, 2e-3)
     chosen = slice(0, 20_000)  # each class by itself has about 2,000
-    store = run(model.eval(), (x[chosen], y[chosen]), tmp_path / "store", batch_size=250)
+    samples = (x[chosen], y[chosen])
+    plain = run(model.eval(), samples, tmp_path / "default", batch_size=250)
+    assert purity_of_first(spray(plain), marked[chosen].numpy()) >= 0.95
+    store = run(model, samples, tmp_path / "store", batch_size=250, composite=SHARP)
     rank, purity, holds = rank_and_purity(spray(store), marked[chosen].numpy())
     assert rank <= 3
     assert purity >= 0.95
@@ -93,6 +105,8 @@ def test_a_tag_on_photographs_is_found(data: Path, tmp_path: Path) -> None:
     pictures, dog, marked = tagged(data)
     x = normalized(pictures)
     model = retrained(data, x, dog)
-    store = run(model, (x, dog), tmp_path / "store", batch_size=10, target=Margin(0, 1))
+    plain = run(model, (x, dog), tmp_path / "default", batch_size=10, target=Margin(0, 1))
+    assert purity_of_first(spray(plain, by="label"), marked.numpy()) >= 0.95
+    store = run(model, (x, dog), tmp_path / "store", batch_size=10, target=Margin(0, 1), composite=SHARP)
     rank, purity, holds = rank_and_purity(spray(store, by="label"), marked.numpy())
     assert (rank <= 3, purity >= 0.95, holds > 0.5) == (True, True, True), (rank, purity, holds)
