@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+import headwater as hw
 from benchmarks.spray import fashion, network, planted, watermark
-from headwater import Composite
 from headwater.analyze import spray
 from headwater.analyze.strategies import Spray
 from headwater.dataset import run
-from headwater.rules import Epsilon, Gamma
 from headwater.target import Margin
 from tests.models.shared import MobileNetV2, mobilenet_v2, normalized, photographs
 
@@ -24,7 +23,8 @@ for package in ("zarr", "polars", "faiss", "sklearn"):
     pytest.importorskip(package)
 
 
-SHARP = Composite({"conv": Gamma(0.25), "default": Epsilon(1e-6)})  # parts strategies better than the default does
+# parts strategies better than the default recipe does
+SHARP = hw.Composite({"conv": hw.rules.Gamma(0.25), "default": hw.rules.Epsilon()})
 
 
 def rank_and_purity(found: Spray, marked: np.ndarray) -> tuple[int, float, float]:
