@@ -103,17 +103,28 @@ def test_the_source_archive_installs_as_the_wheel(python: Path, built: Path, tmp
     assert run(python, "-m", "headwater", "--version", cwd=tmp_path).strip() == f"headwater {hw.__version__}"
 
 
+def cost(code: str, **variables: str) -> float:
+    """Seconds of the processor that a new process takes, which other processes disturb little."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
 @pytest.mark.slow
 def test_importing_costs_little_beside_torch() -> None:
-    """In seconds of the processor, which other processes disturb little; the least of several runs in turn."""
+    ours = "import headwater; headwater.explain"
+    cost(ours)  # compiles the modules
+    runs = [(cost("import torch"), cost(ours)) for _ in range(7)]
+    torch_alone, with_ours = (min(times) for times in zip(*runs, strict=True))
+    assert with_ours < 1.15 * torch_alone
 
-    def cost(code: str) -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    cost("import headwater")  # compiles the modules
-    runs = [(cost("import torch"), cost("import headwater")) for _ in range(7)]
-    torch_alone, ours = (min(times) for times in zip(*runs, strict=True))
-    assert ours < 1.15 * torch_alone
+def test_completion_costs_little_beside_typer() -> None:
+    ours = "from headwater.cli import app; app(prog_name='headwater')"
+    pressed_tab = {"_HEADWATER_COMPLETE": "complete_bash", "COMP_WORDS": "headwater exp", "COMP_CWORD": "1"}
+    cost(ours, **pressed_tab)
+    runs = [(cost("import typer"), cost(ours, **pressed_tab)) for _ in range(5)]
+    typer_alone, whole = (min(times) for times in zip(*runs, strict=True))
+    assert whole < 5 * typer_alone, f"{whole:.3f} s against {typer_alone:.3f} s"

@@ -230,6 +230,24 @@ def test_a_wrong_target_says_what_is_right(case: str) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+def test_a_channel_is_no_neuron_and_the_error_says_how_to_name_one() -> None:
+    model, x = (
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)).eval(),
+        torch.rand(2, 1, 5, 5),
+    )
+    with pytest.raises(hw.InvalidTarget, match=r"names 9 values .* such as \(3, 0, 0\)"):
+        hw.explain(model, x, target=hw.target.Neuron("0", 3))
+    assert hw.explain(model, x, target=hw.target.Neuron("0", (3, 0, 0))).relevance.shape == x.shape
+
+
+def test_a_function_is_refused_by_its_name() -> None:
+    def rise(scores: Tensor) -> Tensor:
+        return scores[:, 0]
+
+    with pytest.raises(hw.InvalidTarget, match="not the function rise: pass ints"):
+        hw.explain(nn.Linear(4, 3).eval(), torch.rand(2, 4), target=rise, method="contrastive_lrp")
+
+
 def test_an_output_without_a_tensor() -> None:
     class Names(Scores):
         def forward(self, x: Tensor) -> Any:

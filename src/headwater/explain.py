@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from headwater import methods
 from headwater.answer import Answer
 from headwater.arguments import Inputs, rule_bounds
 from headwater.errors import InvalidInput
 from headwater.explanation import Explanation
 from headwater.method import Method
+from headwater.methods import answer as answer_of
+from headwater.methods import find
 from headwater.neuralize import explain_estimator, is_estimator
 from headwater.pipelines import is_pipeline, opened
 from headwater.propagate import ledger as ledgers
@@ -107,7 +108,7 @@ def explain(
         return explain_recorded(model, x, target, given | options)
     if is_estimator(model):
         return explain_estimator(explain, model, x, target, **given, **options)
-    row = methods.find(method)
+    row = find(method)
     soundness.check_model(model, allow_training)
     if is_text(x):
         model, x = reader(model, x, row)
@@ -118,7 +119,7 @@ def explain(
         progress, differentiable, allow_training, through=conditions(model, through, keep), checkpoint=checkpoint,
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
-        answer = methods.answer(row, question, options)
+        answer = answer_of(row, question, options)
     return _explanation(row, question, answer)
 
 
@@ -137,7 +138,7 @@ def plan(
         HeadwaterError: as :func:`explain`, except that operators without a treatment are rows, not errors.
         InvalidInput: for a method that walks no rules back.
     """
-    row = methods.find(method)
+    row = find(method)
     if is_pipeline(model):
         pipe = opened(model, x, 0)  # no target is needed to run it
         model, x = pipe.model, pipe.x

@@ -6,24 +6,22 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from headwater import (
-    average,
-    cam,
-    concepts,
-    counterfactual,
-    deeplift,
-    feature_maps,
-    optimize,
-    patterns,
-    propagated,
-    remove,
-    selectivity,
-    similarity,
-)
 from headwater.answer import Answer
+from headwater.average import ROWS as AVERAGE
+from headwater.cam import ROWS as CAM
+from headwater.concepts import ROWS as CONCEPTS
+from headwater.counterfactual import ROWS as COUNTERFACTUAL
+from headwater.deeplift import ROWS as DEEPLIFT
 from headwater.errors import InvalidInput
+from headwater.feature_maps import ROWS as FEATURE_MAPS
 from headwater.method import Method
+from headwater.optimize import ROWS as OPTIMIZE
+from headwater.patterns import ROWS as PATTERNS
+from headwater.propagated import ROWS as PROPAGATED
 from headwater.question import Question, resolve
+from headwater.remove import ROWS as REMOVE
+from headwater.selectivity import ROWS as SELECTIVITY
+from headwater.similarity import ROWS as SIMILARITY
 
 
 class Register(tuple[Method, ...]):
@@ -37,21 +35,12 @@ class Register(tuple[Method, ...]):
     __repr__ = __str__
 
 
-_MODULES = (
-    propagated,
-    cam,
-    concepts,
-    similarity,
-    counterfactual,
-    deeplift,
-    feature_maps,
-    patterns,
-    selectivity,
-    average,
-    remove,
-    optimize,
-)
-_METHODS = Register(row for module in _MODULES for row in module.ROWS)
+_METHODS = Register(
+    (
+        *PROPAGATED, *CAM, *CONCEPTS, *SIMILARITY, *COUNTERFACTUAL, *DEEPLIFT, *FEATURE_MAPS, *PATTERNS, *SELECTIVITY,
+        *AVERAGE, *REMOVE, *OPTIMIZE,
+    )
+)  # fmt: skip
 
 
 def methods() -> Register:

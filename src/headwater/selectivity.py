@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import isfunction
 from typing import Any
 
 import torch
@@ -80,9 +81,11 @@ def _classes(question: Question) -> Question:
     """
     fixed = question.fixed()
     if not isinstance(fixed.target, Tensor) or fixed.target.dim() != 1:
+        asked = question.target
+        named = f"the function {asked.__name__}" if isfunction(asked) else repr(asked)
         raise InvalidTarget(
-            f"Class selectivity needs a class of an output [N, C] as its target, not {question.target!r}: pass ints, "
-            "or ask method='lrp' for target=headwater.target.LogOdds(c)"
+            f"Class selectivity needs a class of an output [N, C] as its target, not {named}: pass ints, or ask "
+            "method='lrp' for target=headwater.target.LogOdds(c)"
         )
     return fixed
 

@@ -15,10 +15,7 @@ from headwater.cli.app import (
     StdOption,
     WeightsOption,
     app,
-    blaming_input,
-    load,
     numbers,
-    target_of,
 )
 from headwater.errors import InvalidInput
 
@@ -73,6 +70,7 @@ def compare(
 ) -> None:
     """Compare methods by faithfulness, complexity and cost; print a table and a recommendation, write a page."""
     from headwater import evaluate
+    from headwater.cli.given import blaming_input, load, target_of
     from headwater.evaluate.compare import METHODS
     from headwater.evaluate.ground_truth import ground_truth as rank
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.analyze import FeatureGroups, boxes, diff, pool, spray, windows
-from headwater.analyze.maps import Maps
 from headwater.cli.app import (
     CompositeOption,
     DropOption,
@@ -21,17 +18,14 @@ from headwater.cli.app import (
     WeightsOption,
     app,
     numbers,
-    target_of,
 )
-from headwater.dataset import run
-from headwater.dataset.sources import Source, folder, source_of
 from headwater.errors import InvalidInput
-from headwater.inputs import Preparation, read
-from headwater.loaders import LoadedModel, load_model
-from headwater.show.figure import png
+
+if TYPE_CHECKING:
+    from headwater.analyze import FeatureGroups
+    from headwater.analyze.maps import Maps
 
 PAST = 3  # status of a diff whose relevance moved past the threshold
-LAZY = (".png", ".jpg", ".jpeg", ".wav", ".flac")
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="What `headwater run` wrote.")]
 MethodOption = Annotated[
@@ -70,6 +64,10 @@ def run_command(
     drop: DropOption = None,
 ) -> None:
     """Explain a whole data set into a STORE; the same command goes on where it was interrupted."""
+    from headwater.cli.given import Given, target_of
+    from headwater.dataset import run
+    from headwater.loaders import load_model
+
     given = Given.of(load_model(model, weights), inputs, size, mean, std, drop)
     options: dict[str, Any] = {"bounds": given.bounds} if given.bounds is not None else {}
     if composite is not None:
@@ -97,6 +95,9 @@ def spray_command(
     seed: SeedOption = 0,
 ) -> None:
     """Cluster the heatmaps of a STORE and list the clusters that are unlike the rest of their class."""
+    from headwater.analyze import spray
+    from headwater.show.figure import png
+
     found = spray(
         _opened(store, explanation), None if by == "all" else by, clusters=clusters,
         clustering=clustering, map=map, seed=seed,  # type: ignore[arg-type]  # they are checked there
@@ -120,6 +121,9 @@ def pool_command(
     out: Annotated[Path | None, typer.Option(help="A picture (png) of it.")] = None,
 ) -> None:
     """Sum the relevance of a STORE over groups of samples and groups of features."""
+    from headwater.analyze import pool
+    from headwater.show.figure import png
+
     maps = _opened(store, explanation)
     found = pool(maps, None if samples == "all" else samples, _features(maps.shape, box, edges))
     typer.echo(found)
@@ -156,6 +160,11 @@ def diff_command(
     drop: DropOption = None,
 ) -> None:
     """Say in which groups of samples the relevance moved between two models, or between two STOREs."""
+    from headwater.analyze import diff
+    from headwater.analyze.maps import Maps
+    from headwater.cli.given import Given, target_of
+    from headwater.loaders import load_model
+
     if not inputs:
         maps = Maps.of(first)
         found = diff(maps, Maps.of(second), features=_features(maps.shape, box, None), confidence=confidence)
@@ -178,56 +187,16 @@ def diff_command(
         raise typer.Exit(PAST)
 
 
-@dataclass(frozen=True)
-class Given:
-    """A model and its samples; pictures and recordings of one folder are read when their turn comes."""
-
-    loaded: LoadedModel
-    source: Source
-    bounds: Any
-
-    @staticmethod
-    def of(
-        loaded: LoadedModel,
-        inputs: list[str],
-        size: str | None,
-        mean: str | None,
-        std: str | None,
-        drop: list[str] | None,
-    ) -> Given:
-        """Options go before what the model knows of itself."""
-        side = numbers("--size", size, 1, 2)
-        preparation = Preparation(
-            size=(int(side[0]), int(side[-1])) if side else loaded.size,
-            mean=_three("--mean", mean) or loaded.mean or Preparation.mean,
-            std=_three("--std", std) or loaded.std or Preparation.std,
-            drop=drop or (), tokenizer=loaded.tokenizer,
-        )  # fmt: skip
-        first = _first_file(inputs)
-        if first is not None:
-            return Given(loaded, folder(Path(inputs[0]), preparation), read([str(first)], preparation).bounds)
-        samples = read(inputs, preparation)
-        return Given(loaded, source_of(samples.x, samples.names), samples.bounds)
-
-
-def _first_file(inputs: list[str]) -> Path | None:
-    """A file of the folder that the inputs are, where its files are read one by one."""
-    if len(inputs) != 1 or not Path(inputs[0]).is_dir():
-        return None
-    return next((p for p in sorted(Path(inputs[0]).rglob("*")) if p.suffix.lower() in LAZY), None)
-
-
-def _three(option: str, text: str | None) -> tuple[float, ...] | None:
-    given = numbers(option, text, 1, 3)
-    return given * 3 if given is not None and len(given) == 1 else given
-
-
 def _opened(store: Path, explanation: str | None) -> Maps:
+    from headwater.analyze.maps import Maps
+
     maps = Maps.of(store)
     return maps if explanation is None or maps.store is None else Maps.of(maps.store[explanation])
 
 
 def _features(shape: tuple[int, ...], named: list[str] | None, edges: str | None) -> FeatureGroups | None:
+    from headwater.analyze import boxes, windows
+
     if named and edges:
         raise InvalidInput("--box and --edges are two ways to group features: choose one")
     if edges:

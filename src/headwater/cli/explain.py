@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 import headwater as hw
-from headwater import results
 from headwater.cli.app import (
     CompositeOption,
     DropOption,
@@ -23,14 +22,10 @@ from headwater.cli.app import (
     StdOption,
     WeightsOption,
     app,
-    blaming_input,
-    load,
     numbers,
     print_table,
-    target_of,
 )
 from headwater.errors import InvalidInput
-from headwater.show import TextMap, display
 
 ROWS = 20  # samples that are listed in the terminal
 
@@ -70,6 +65,10 @@ def explain(
     drop: DropOption = None,
 ) -> None:
     """Explain what in each INPUT carried the MODEL's decision; write a page, a picture and the numbers."""
+    from headwater import results
+    from headwater.cli.given import blaming_input, load, target_of
+    from headwater.show import TextMap, display
+
     resolved = target_of(target)
     loaded, samples = load(model, inputs, weights, size, mean, std, drop)
     with blaming_input(loaded.model, samples.x):
@@ -114,6 +113,8 @@ def plan(
     drop: DropOption = None,
 ) -> None:
     """List every operator call of the MODEL on INPUT with its rule, or the gap where there is none."""
+    from headwater.cli.given import blaming_input, load
+
     loaded, samples = load(model, inputs, weights, size, mean, std, drop)
     with blaming_input(loaded.model, samples.x):
         typer.echo(str(hw.plan(loaded.model, samples.x, composite=composite)))

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from headwater.cli.app import app
-from headwater.dataset.imported import import_attributions
 
 _FILES = "npy, npz, Zarr or HDF5"
 
@@ -26,6 +25,8 @@ def import_command(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Pass over samples with NaN and record them.")] = False,
 ) -> None:
     """Bring RELEVANCE that was computed elsewhere into a STORE for spray and pool."""
+    from headwater.dataset.imported import import_attributions
+
     typer.echo(
         import_attributions(
             relevance, store, inputs, labels, targets, outputs, name=name, dtype=dtype, skip_bad=skip_bad

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from headwater.cli.app import (
@@ -16,14 +15,9 @@ from headwater.cli.app import (
     StdOption,
     WeightsOption,
     app,
-    blaming_input,
-    load,
     numbers,
-    target_of,
 )
 from headwater.errors import InvalidInput
-from headwater.loaders import load_model
-from headwater.optimize import maximize
 
 
 @app.command(
@@ -59,6 +53,12 @@ def optimize(
     drop: DropOption = None,
 ) -> None:
     """Find inputs that the MODEL scores as high as it can; write them, their learning curve and a picture."""
+    import torch
+
+    from headwater.cli.given import blaming_input, load, target_of
+    from headwater.loaders import load_model
+    from headwater.optimize import maximize
+
     low_high = numbers("--bounds", bounds, 2)
     options: dict[str, Any] = {"start": start, "count": count, "scale": scale}
     if inputs:

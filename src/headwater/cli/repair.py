@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from headwater.analyze import artefact, repair
 from headwater.cli.app import (
     DropOption,
     InputArgument,
@@ -20,11 +17,12 @@ from headwater.cli.app import (
     WeightsOption,
     app,
 )
-from headwater.cli.dataset import BatchOption, Given, SeedOption
-from headwater.dataset import open_store
+from headwater.cli.dataset import BatchOption, SeedOption
 from headwater.errors import InvalidInput
-from headwater.loaders import load_model
-from headwater.show.figure import png
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @app.command(
@@ -58,6 +56,12 @@ def repair_command(
 
     INPUT is a folder whose folders name the classes; a fifth of it is held out to judge by.
     """
+    from headwater.analyze import artefact, repair
+    from headwater.cli.given import Given
+    from headwater.dataset import open_store
+    from headwater.loaders import load_model
+    from headwater.show.figure import png
+
     given = Given.of(load_model(model, weights), inputs, size, mean, std, drop)
     chosen = _members(strategies, cluster) if selection is None else selection
     if chosen is None or (selection is not None and cluster is not None):
@@ -81,6 +85,8 @@ def repair_command(
 
 def _members(strategies: Path | None, cluster: int | None) -> NDArray[np.int64] | None:
     """The rows of a cluster in a folder that ``headwater spray --out`` wrote."""
+    import numpy as np
+
     if strategies is None or cluster is None:
         return None
     try:

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from torch import nn
 
 from headwater.cli.app import DropOption, MeanOption, SizeOption, StdOption, WeightsOption, app
-from headwater.cli.dataset import Given
 from headwater.errors import InvalidInput
-from headwater.loaders import LoadedModel, load_model
 
 
 @app.command("view", epilog="Example: headwater view relevance --analysis strategies --open")
@@ -50,7 +47,11 @@ def view_command(
     drop: DropOption = None,
 ) -> None:
     """Look at a STORE in the browser: the map, clusters, samples; name what you find and export it."""
-    from headwater.viewer import view  # the server is imported for this command alone
+    from torch import nn
+
+    from headwater.cli.given import Given
+    from headwater.loaders import LoadedModel, load_model
+    from headwater.viewer import view
 
     loaded = None if model is None else load_model(model, weights)
     given = Given.of(loaded or LoadedModel(nn.Identity()), inputs, size, mean, std, drop) if inputs else None

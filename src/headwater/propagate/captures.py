@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -204,5 +205,9 @@ def activation(value: Tensor, target: Any) -> Tensor:
     except IndexError:
         raise InvalidTarget(f"{target!r} is out of range for a layer output of shape {tuple(value.shape)}") from None
     if picked.dim() != 1:
-        raise InvalidTarget(f"{target!r} names {tuple(picked.shape)} values of {tuple(value.shape)}, not one a sample")
+        one = (*index, *(0 for _ in picked.shape[1:]))
+        raise InvalidTarget(
+            f"{target!r} names {math.prod(picked.shape[1:])} values of a layer output of shape {tuple(value.shape)}: "
+            f"name one a sample by an index for every axis after the first, such as {one}"
+        )
     return picked
