@@ -41,3 +41,18 @@ def test_every_method_and_option_is_listed() -> None:
         row = next((line for line in page.splitlines() if line.startswith(f"| `{method.name}` |")), None)
         assert row is not None, f"{method.name} is missing in docs/methods.md"
         assert all(f"`{option}`" in row or option in row for option in method.options), f"options of {method.name}"
+
+
+def test_the_page_of_errors_quotes_the_source_and_has_every_class() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    kinds = {
+        name for name in hw.__all__ if isinstance(getattr(hw, name), type) and issubclass(getattr(hw, name), Exception)
+    }
+    assert all(f"## {name}" in page for name in kinds - {"HeadwaterError", "HeadwaterWarning"})
+    source = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # a text over several lines
+    quoted = [
+        cell for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for cell in re.findall(r"`([^`]+)`", row)
+    ]
+    assert len(quoted) > 25
+    assert [text for text in quoted if text not in source] == []
