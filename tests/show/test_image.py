@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from headwater.errors import InvalidInput, MissingExtra, NonFinite
-from headwater.show import figure, image, images, overlay_rgb, picture_rgb, to_rgb
+from headwater.show import classes, figure, image, images, overlay_rgb, picture_rgb, to_rgb
 from headwater.show.colour import rgb
 from headwater.show.image import pixels_png, scale_of, summed
 
@@ -140,5 +140,8 @@ def test_a_missing_matplotlib_is_named_with_its_extra(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"matplotlib is not installed: pip install 'headwater\[plot\]'"):
         image(torch.ones(4, 4))
+    monkeypatch.setitem(sys.modules, "matplotlib.patches", None)
+    with pytest.raises(MissingExtra, match="headwater"):
+        classes({"one": torch.ones(4, 4)})
     # what needs no figure needs no matplotlib
     assert to_rgb(torch.ones(4, 4)).shape == (4, 4, 3)

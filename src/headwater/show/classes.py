@@ -78,11 +78,11 @@ def classes(
         NonFinite: NaN or infinity in a map.
         MissingExtra: matplotlib is not installed.
     """
-    from matplotlib.patches import Patch
-
     names = list(maps)
     pixels = class_rgb(list(maps.values()), picture, colours=colours, limit=limit)
-    figure, axes = figure_of(ax, 4.4, 4.4 + 0.22 * len(names))
+    figure, axes = figure_of(ax, 4.4, 4.4 + 0.22 * len(names))  # it says so where matplotlib is missing
+    from matplotlib.patches import Patch
+
     axes.imshow(pixels, interpolation="antialiased")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color="0.7", linewidth=0.6)
