@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from headwater.errors import InvalidInput, MissingExtra, NonFinite
-from headwater.show import classes, figure, image, images, overlay_rgb, picture_rgb, to_rgb
+from headwater.show import figure, image, images, overlay_rgb, picture_rgb, to_rgb
+from headwater.show.classes import classes
 from headwater.show.colour import rgb
 from headwater.show.image import pixels_png, scale_of, summed
 
