@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -57,7 +58,9 @@ def find(name: str) -> Method:
     for method in _METHODS:
         if name in (method.name, method.abbreviation):
             return method
-    raise InvalidInput(f"Unknown method {name!r}: choose from {', '.join(m.name for m in _METHODS)}")
+    close = difflib.get_close_matches(name, [m.name for m in _METHODS], 3)
+    hint = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
+    raise InvalidInput(f"Unknown method {name!r}{hint}: choose from {', '.join(m.name for m in _METHODS)}")
 
 
 def _made_of(method: Method, options: dict[str, Any]) -> Method:

@@ -300,6 +300,7 @@ def test_token_ids_out_of_range() -> None:
     [
         ({"target": 3}, "out of range"),
         ({"method": "magic"}, "'magic'.*lrp"),
+        ({"method": "integrated"}, r"'integrated' \(did you mean 'integrated_gradients'"),
         ({"composite": "magic"}, "'magic'.*epsilon_plus"),
         ({"composite": 3}, "composite.*int"),
         ({"batch_size": 0}, "batch_size.*1"),
@@ -320,6 +321,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         (lambda: hw.Composite({"convolution": hw.rules.ZPlus()}), "'convolution'.*conv"),
         (lambda: hw.Composite({"depth:0.5": hw.rules.ZPlus()}), "depth"),
         (lambda: hw.Composite({"conv": "zplus"}), "conv.*rule"),
+        (lambda: hw.Composite({"conv": hw.rules.ZPlus}), r"'conv'.*write ZPlus\(\)"),
         (lambda: hw.rules.AlphaBeta(2, 2), "alpha - beta = 1"),
         (lambda: hw.rules.AlphaBeta(0.5, -0.5), "beta >= 0"),
     ],

@@ -160,6 +160,8 @@ class Composite:
 
 def _row(selector: str, value: Any) -> Row:
     rule, filter_ = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise InvalidComposite(f"{selector!r} maps to a class, which is no rule yet: write {rule.__name__}()")
     if not isinstance(rule, Rule):
         raise InvalidComposite(f"{selector!r} maps to {rule!r}, which is no rule: use one of headwater.rules")
     if filter_ is not None and not isinstance(filter_, Filter):
