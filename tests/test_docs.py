@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import headwater as hw
+from headwater.cli import app
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -56,3 +58,25 @@ def test_the_page_of_errors_quotes_the_source_and_has_every_class() -> None:
     ]
     assert len(quoted) > 25
     assert [text for text in quoted if text not in source] == []
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each command line of this package on a page, in blocks and in the text."""
+    text = page.read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.partition("  #")[0] for block in blocks for line in block.splitlines()]
+    lines += [" ".join(span.split()) for span in re.findall(r"`(headwater [^`]+)`", text)]
+    return [line.split() for line in lines if line.startswith("headwater ")]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    group = get_command(app)
+    for _, name, *words in commands(page):
+        command = group if name.startswith("-") else group.commands.get(name)
+        assert command is not None, f"{page.name}: headwater {name}"
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        given = {word.partition("=")[0] for word in [name, *words] if word.startswith("--")}
+        assert given <= known, f"{page.name}: headwater {name} has no {', '.join(sorted(given - known))}"
