@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 # software in place of a graphics card, for machines without one
 _SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
-_FLAGS = ["--no-sandbox", *_SOFTWARE]
+# in closed networks, requests of the browser's own would wait for answers that never come
+_QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+_FLAGS = ["--no-sandbox", "--no-first-run", *_SOFTWARE, *_QUIET]
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

@@ -284,6 +284,39 @@ def test_on_a_phone(browser: Any, url: str, planted: Planted) -> None:
         assert page.locator(".sample").count() == planted.marked.size
 
 
+def test_of_two_notes_the_reader_chooses(browser: Any, planted: Planted) -> None:
+    """Another viewer of the same store saves a note while one is written here."""
+    with (
+        view(planted.store, **planted.options()) as viewing,
+        view(planted.store, **planted.options()) as other,
+        person(browser, viewing.url, expected="409") as someone,
+    ):
+        theirs, name = Client(other.url), "/api/selection?name=shared"
+
+        def note() -> str:
+            return str(theirs.json(name)["note"])
+
+        assert theirs.send("PUT", name, {"rows": [1, 2], "note": ""}).status == 200
+        page = someone.open("#t=saved").page
+        field = page.locator("role=textbox[name='Note on shared']")
+        field.fill("ours")
+        assert theirs.send("PUT", name, {"note": "theirs", "revision": 1}).status == 200
+        field.blur()
+        page.locator(".saved [role=alert]").filter(has_text="theirs").wait_for()
+        assert note() == "theirs"
+        field.focus()
+        field.blur()  # leaving again overwrites nothing
+        someone.click("text=Save mine")
+        page.locator(".saved [role=alert]").wait_for(state="detached")
+        assert note() == "ours"
+        field.fill("ours, later")
+        field.blur()
+        page.wait_for_timeout(200)
+        assert note() == "ours, later"
+        facts = theirs.json(name)
+        assert theirs.send("DELETE", f"{name}&revision={facts['revision']}").status == 200
+
+
 def test_read_only_and_without_a_model(browser: Any, planted: Planted) -> None:
     with (
         view(planted.store, read_only=True, **planted.options()) as viewing,

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,46 @@ def test_many_writers_lose_nothing(client: Client, folder: Path) -> None:
     assert {f"writer{n}" for n in range(20)} <= set(kept)
     for number in range(20):
         client.send("DELETE", f"/api/selection?name=writer{number}&revision=1")
+
+
+def test_two_viewers_of_one_store_lose_nothing(folder: Path) -> None:
+    """Each sees what the other saved, both write at once, and neither changes what it has not seen."""
+    clients = []
+    with ExitStack() as open_viewers:
+        for _ in range(2):
+            viewing = open_viewers.enter_context(view(folder / "store", port=0, block=False))
+            clients.append(Client(viewing.url))
+
+        def write(number: int) -> int:
+            return clients[number % 2].send("PUT", f"/api/selection?name=both{number}", {"rows": [number]}).status
+
+        with ThreadPoolExecutor(10) as pool:
+            assert set(pool.map(write, range(40))) == {200}
+        for client in clients:
+            found = client.json("/api/selections")["selections"]
+            assert {s["name"] for s in found} == {f"both{n}" for n in range(40)}
+        name = "/api/selection?name=both0"
+        assert clients[0].send("PUT", name, {"note": "first", "revision": 1}).status == 200
+        late = clients[1].send("PUT", name, {"note": "second", "revision": 1})
+        assert (late.status, late.json()["error"]["current"]["note"]) == (409, "first")
+        assert "changed meanwhile" in late.error()
+        for number in range(40):
+            clients[0].send("DELETE", f"/api/selection?name=both{number}&revision={1 + (number == 0)}")
+        assert clients[1].json("/api/selections")["selections"] == []
+
+
+def test_a_store_that_another_process_holds_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setattr("headwater.dataset.files._PATIENCE", 0.05)
+    with view(folder / "store", port=0, block=False) as viewing:
+        client = Client(viewing.url)
+        with FileLock(folder / "store.viewer" / ".selections.json.lock"):
+            answer = client.send("PUT", "/api/selection?name=held", {"rows": [1]})
+            assert answer.status == 409
+            assert "another process" in answer.error()
+        assert client.send("PUT", "/api/selection?name=held", {"rows": [1]}).status == 200
+        assert client.send("DELETE", "/api/selection?name=held&revision=1").status == 200
 
 
 def test_ten_clients_at_once(client: Client) -> None:

@@ -26,7 +26,8 @@ async function answer(path: string, query: Query = {}, init: RequestInit = {}): 
   let response: Response;
   try {
     response = await fetch(address(path, query), init);
-  } catch {
+  } catch (error) {
+    if (init.signal?.aborted) throw error; // by ourselves
     throw new Refusal("The server does not answer: is `headwater view` still running?", 0, {});
   }
   if (response.ok) return response;
@@ -54,11 +55,13 @@ export const sample = (row: number) => json<T.Sample>(`sample/${row}`);
 export const values = (row: number, explanation: string) => json<T.Values>(`sample/${row}/values`, { explanation });
 export const clusterValues = (k: number, explanation: string) => json<T.Values>(`cluster/${k}/values`, { explanation });
 export const liveValues = (key: string) => json<T.Values>(`live/${key}/values`);
-export const ledger = (row: number, explanation: string) => json<T.Ledger>(`sample/${row}/ledger`, { explanation });
-export const flipping = (question: { rows: number[]; explanation: string } | { key: string }) =>
-  json<T.Flipping>("flipping", {}, body(question));
-export const explain = (row: number, question: T.LiveQuestion) =>
-  json<T.LiveAnswer>("explain", {}, body({ row, options: {}, ...question }));
+// the model's work, which ends when the signal closes the connection
+export const ledger = (row: number, explanation: string, signal: AbortSignal) =>
+  json<T.Ledger>(`sample/${row}/ledger`, { explanation }, { signal });
+export const flipping = (question: { rows: number[]; explanation: string } | { key: string }, signal: AbortSignal) =>
+  json<T.Flipping>("flipping", {}, { ...body(question), signal });
+export const explain = (row: number, question: T.LiveQuestion, signal: AbortSignal) =>
+  json<T.LiveAnswer>("explain", {}, { ...body({ row, options: {}, ...question }), signal });
 
 export async function samples(rows: readonly number[]): Promise<T.Sample[]> {
   return rows.length ? (await json<{ samples: T.Sample[] }>("samples", { rows: rows.join(",") })).samples : [];

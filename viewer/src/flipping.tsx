@@ -43,8 +43,8 @@ function sentence(text: string): string {
 
 export function FlippingOfSample({ row }: { row: number }) {
   const explanation = data.explanation.value!.name;
-  const { value, error } = useAnswer(`flipping ${explanation} ${row}`, () =>
-    api.flipping({ rows: [row], explanation }),
+  const { value, error } = useAnswer(`flipping ${explanation} ${row}`, (stop) =>
+    api.flipping({ rows: [row], explanation }, stop),
   );
   if (error) return <p class="empty">{error}</p>;
   return value ? (
@@ -62,7 +62,9 @@ export function FlippingOfSelection() {
   const rows = [...data.rows.value.subarray(0, MOST)];
   const explanation = data.explanation.value?.name ?? "";
   const key = `flipping ${explanation} ${rows.join(",")}`;
-  const { value, error } = useAnswer(asked.value === key ? key : null, () => api.flipping({ rows, explanation }));
+  const { value, error } = useAnswer(asked.value === key ? key : null, (stop) =>
+    api.flipping({ rows, explanation }, stop),
+  );
   const all = data.rows.value.length;
   return (
     <>
@@ -85,7 +87,7 @@ export function FlippingOfSelection() {
       )}
       {asked.value === key && !value && !error && (
         <p class="empty" aria-busy="true">
-          Taking features away…
+          Taking features away… <button onClick={() => (asked.value = "")}>Stop</button>
         </p>
       )}
       {value && <Curves flipping={value} />}

@@ -9,7 +9,7 @@ import type { LedgerRow } from "./types";
 
 export function LedgerView({ row }: { row: number }) {
   const name = data.explanation.value!.name;
-  const { value, error } = useAnswer(`ledger ${name} ${row}`, () => api.ledger(row, name));
+  const { value, error } = useAnswer(`ledger ${name} ${row}`, (stop) => api.ledger(row, name, stop));
   if (error) return <p class="empty">{error}</p>;
   if (!value)
     return (

@@ -1,6 +1,7 @@
 /** Explain a sample now, with another method or another target. */
 
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { useAnswer } from "./answers";
 import * as api from "./api";
 import * as data from "./data";
@@ -41,7 +42,8 @@ export function LiveForm({ row, target, label }: { row: number; target: Named | 
       composite: rules && composite.value ? composite.value : null,
       target: targetOf(form.value, first.value, second.value),
     };
-    view.live.value = [...view.live.value.filter((old) => keyOf(old) !== keyOf(asked)), asked].slice(-8);
+    const others = view.live.value.filter((old) => keyOf(old) !== keyOf(asked) && !unanswered.has(keyOf(old)));
+    view.live.value = [...others, asked].slice(-8);
   };
   return (
     <form class="live" onSubmit={(event) => (event.preventDefault(), ask())} aria-label={`Explain sample ${row} now`}>
@@ -133,6 +135,9 @@ function keyOf(question: LiveQuestion): string {
   return JSON.stringify([question.method, question.composite, question.target]);
 }
 
+/** Questions on their way: a new one takes their place, as the model serves one at a time. */
+const unanswered = new Set<string>();
+
 /** What was asked for, answered for this sample. */
 export function LiveCards({ row, kind, frame }: { row: number; kind: Kind; frame?: number | undefined }) {
   if (!data.store.value?.model) return null;
@@ -156,13 +161,19 @@ function LiveCard({
   kind: Kind;
   frame?: number | undefined;
 }) {
-  const { value, error } = useAnswer(`explain ${row} ${keyOf(question)}`, () => api.explain(row, question));
+  const key = keyOf(question);
+  const { value, error } = useAnswer(`explain ${row} ${key}`, (stop) => api.explain(row, question, stop));
+  const busy = !value && !error;
+  useEffect(() => {
+    if (busy) unanswered.add(key);
+    return () => void unanswered.delete(key);
+  }, [busy, key]);
   const drop = () => {
-    view.live.value = view.live.value.filter((old) => keyOf(old) !== keyOf(question));
+    view.live.value = view.live.value.filter((old) => keyOf(old) !== key);
   };
   const source: Source | null = value && { of: "live", row, key: value.key, kind, limit: value.limit, frame };
   return (
-    <figure class="card" aria-busy={!value && !error}>
+    <figure class="card" aria-busy={busy}>
       {source && (
         <div class={isPicture(kind) ? "pictures" : "drawings"}>
           <Heat source={source} aspect={aspects(kind).at(-1)!} size="small" />
@@ -173,7 +184,7 @@ function LiveCard({
           {error}
         </p>
       )}
-      {!value && !error && <p class="empty">Explaining…</p>}
+      {busy && <p class="empty">Explaining…</p>}
       <figcaption>
         <span>
           <b>{question.method}</b> {question.composite && <span class="faint">{question.composite}</span>}
@@ -185,8 +196,8 @@ function LiveCard({
           </span>
         )}
         {value && <ColourBar limit={value.limit} />}
-        <button class="quiet" onClick={drop} aria-label={`Remove ${question.method}`}>
-          remove
+        <button class="quiet" onClick={drop} aria-label={`${busy ? "Stop" : "Remove"} ${question.method}`}>
+          {busy ? "stop" : "remove"}
         </button>
       </figcaption>
     </figure>

@@ -1,6 +1,7 @@
 /** Named selections with notes, saved beside the store; and exports. */
 
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import * as api from "./api";
 import * as data from "./data";
 import { count } from "./format";
@@ -120,18 +121,8 @@ function Exports({ title, rows }: { title: string; rows: () => Promise<number[]>
 }
 
 function Entry({ facts }: { facts: SelectionFacts }) {
-  const note = useSignal(facts.note);
   const sure = useSignal(false);
   const readOnly = data.store.value?.read_only ?? false;
-  const write = async () => {
-    if (note.value === facts.note) return;
-    try {
-      await api.keep(facts.name, { note: note.value, revision: facts.revision });
-    } catch (error) {
-      data.tell(error);
-    }
-    await data.readSaved();
-  };
   const drop = async () => {
     if (!sure.value) {
       sure.value = true;
@@ -157,15 +148,7 @@ function Entry({ facts }: { facts: SelectionFacts }) {
           {count(facts.n, "sample")}, {new Date(facts.saved).toLocaleString()}
         </span>
       </button>
-      <textarea
-        aria-label={`Note on ${facts.name}`}
-        rows={note.value ? 2 : 1}
-        placeholder="No note"
-        value={note.value}
-        readOnly={readOnly}
-        onInput={(e) => (note.value = e.currentTarget.value)}
-        onBlur={write}
-      />
+      <Note facts={facts} readOnly={readOnly} />
       <Exports title={facts.name} rows={async () => (await api.selection(facts.name)).rows} />
       {!readOnly && (
         <button class="quiet" onClick={drop} onBlur={() => (sure.value = false)}>
@@ -173,5 +156,48 @@ function Entry({ facts }: { facts: SelectionFacts }) {
         </button>
       )}
     </li>
+  );
+}
+
+/** The note of a selection, saved when it is left; of two that were written at once, the reader chooses. */
+function Note({ facts, readOnly }: { facts: SelectionFacts; readOnly: boolean }) {
+  const begun = useSignal(facts); // what was saved when this note was begun
+  const note = useSignal(facts.note);
+  const edited = note.value !== begun.value.note;
+  const overtaken = edited && facts.revision !== begun.value.revision && facts.note !== note.value;
+  const take = () => {
+    begun.value = facts;
+    note.value = facts.note;
+  };
+  useEffect(() => {
+    if (!edited || facts.note === note.value) take();
+  }, [facts]);
+  const write = async (over: SelectionFacts) => {
+    if (note.value === over.note) return;
+    try {
+      begun.value = await api.keep(facts.name, { note: note.value, revision: over.revision });
+    } catch (error) {
+      data.tell(error);
+    }
+    await data.readSaved();
+  };
+  return (
+    <>
+      <textarea
+        aria-label={`Note on ${facts.name}`}
+        rows={note.value ? 2 : 1}
+        placeholder="No note"
+        value={note.value}
+        readOnly={readOnly}
+        onInput={(e) => (note.value = e.currentTarget.value)}
+        onBlur={() => !overtaken && write(begun.value)}
+      />
+      {overtaken && (
+        <p class="error" role="alert">
+          Someone else noted meanwhile: “{facts.note}” <button onClick={take}>Take theirs</button>{" "}
+          <button onClick={() => write(facts)}>Save mine</button>
+        </p>
+      )}
+    </>
   );
 }

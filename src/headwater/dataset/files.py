@@ -6,13 +6,15 @@ import errno
 import os
 import socket
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from headwater.errors import HeadwaterError, InvalidInput, MissingExtra
 
 _PENDING = ".pending"
+_PATIENCE = 10.0  # seconds to wait for another process to let go
 
 
 class Files(Protocol):
@@ -40,6 +42,10 @@ class Files(Protocol):
 
     def sweep(self) -> None:
         """Remove what killed writers left half done."""
+        ...
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Hold off other processes that would change the same file."""
         ...
 
 
@@ -111,6 +117,26 @@ class LocalFiles:
             with suppress(OSError):  # another writer may just have begun a file there
                 (self.root / _PENDING).rmdir()
 
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Hold off other processes that would change the same file; a process that dies lets go.
+
+        Raises:
+            HeadwaterError: another holds it for long.
+        """
+        from filelock import FileLock, Timeout
+
+        _make_folder(self.root)
+        lock = FileLock(self.root / f".{key}.lock", timeout=_PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise HeadwaterError(f"{self.root / key} is being changed by another process: try again") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
 
 def _make_folder(path: Path) -> None:
     """Make a folder and those above it, durably: a folder that its parent forgets loses the files within."""
@@ -179,3 +205,7 @@ class RemoteFiles:
 
     def sweep(self) -> None:
         return None
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Object stores know no locks: of two that write at the same moment, the later stays."""
+        return nullcontext()

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore, Event, Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from headwater.propagate.composites import presets
 from headwater.viewer.columns import title_of
 from headwater.viewer.refusals import Busy, Conflict, NotThere
 from headwater.viewer.shown import Shown
+from headwater.viewer.stopping import stoppable, waiting
 from headwater.viewer.viewed import Viewed
 
 _KEPT = 64  # explanations, by their keys
@@ -86,15 +87,15 @@ class Live:
         }  # fmt: skip
 
     def explain(
-        self, row: int, method: str, composite: str | None, target: Any, options: dict[str, Any]
+        self, row: int, method: str, composite: str | None, target: Any, options: dict[str, Any], gone: Event
     ) -> dict[str, Any]:
-        """Explain a sample; its pictures are then at :meth:`answer`.
+        """Explain a sample; its pictures are then at :meth:`answer`. ``gone`` ends it.
 
         Raises:
-            HeadwaterError: whatever :func:`headwater.explain` refuses. Busy: too many wait.
+            HeadwaterError: whatever :func:`headwater.explain` refuses. Busy: too many wait. Stopped: by ``gone``.
         """
         started, wanted = time.perf_counter(), target_of(target)
-        with self._turn():
+        with self._turn(gone):
             x = self._input(row)
             found = self._explain(x, wanted, method, composite, **options)
             prediction = self._prediction(x)
@@ -121,12 +122,12 @@ class Live:
             raise NotThere("this explanation is no longer kept: explain the sample again")
         return found
 
-    def ledger(self, row: int, name: str | None) -> dict[str, Any]:
+    def ledger(self, row: int, name: str | None, gone: Event) -> dict[str, Any]:
         """What each operator received, passed on and absorbed in a stored explanation, from the output to the input."""
         facts = self._viewed.explanation(name).facts
         composite, notices = self._composite(facts.composite), self._unknown(facts)
         target, stored = self._stored_target(row, name), self._viewed.columns[f"{facts.name}.output"].title_at(row)
-        with self._turn():
+        with self._turn(gone):
             found = self._explain(self._input(row), target, facts.method, composite, ledger=True)
         output = float(found.output[0])
         if not abs(output - stored) <= _DIFFERS * max(abs(stored), 1e-6):
@@ -147,9 +148,9 @@ class Live:
             "notice": "; ".join(notices) or None,
         }  # fmt: skip
 
-    def flipping(self, rows: Sequence[int], name: str | None, key: str | None) -> dict[str, Any]:
+    def flipping(self, rows: Sequence[int], name: str | None, key: str | None, gone: Event) -> dict[str, Any]:
         """Curves of pixel-flipping: most relevant first, least first and at random, with intervals over samples."""
-        with self._turn():
+        with self._turn(gone):
             if key is not None:
                 answer = self.answer(key)
                 x, relevance, target = self._input(answer.row), answer.explanation.relevance, answer.explanation.target
@@ -176,12 +177,12 @@ class Live:
     # ------------------------------------------------------------------ of the model
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One request at a time; those beyond a few are sent away."""
+    def _turn(self, gone: Event) -> Iterator[None]:
+        """One request at a time, which ends when its client has gone; those beyond a few are sent away."""
         if not self._waiting.acquire(blocking=False):
             raise Busy(f"{_WAITING} requests wait for the model already: try again in a moment")
         try:
-            with self._lock:
+            with waiting(self._lock, gone), stoppable(gone):
                 yield
         finally:
             self._waiting.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headwater.errors import HeadwaterError, MissingExtra
 
-__all__ = ["Busy", "Conflict", "Forbidden", "NotThere", "TooLarge", "Unauthorized", "status_of"]
+__all__ = ["Busy", "Conflict", "Forbidden", "NotThere", "Stopped", "TooLarge", "Unauthorized", "status_of"]
 
 
 class Refusal(HeadwaterError):
@@ -21,6 +21,10 @@ class NotThere(Refusal):
 
 class Conflict(Refusal):
     """It cannot be done with this store, with this model, or because someone else was first."""
+
+
+class Stopped(Refusal):
+    """The client went away before the answer was there."""
 
 
 class Forbidden(Refusal):

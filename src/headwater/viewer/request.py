@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ class Ask:
 
     Attributes:
         path: what the route took from the path; ``query``: the query; ``body``: the JSON that was sent.
+        gone: set when the client closes the connection before it is answered.
     """
 
     path: Mapping[str, Any]
     query: Mapping[str, str]
     body: Any = None
+    gone: Event = field(default_factory=Event)
 
     @property
     def explanation(self) -> str | None:

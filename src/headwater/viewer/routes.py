@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -211,31 +211,34 @@ class Endpoints:
             raise InvalidInput("'row' is missing")
         return self.live.explain(
             self.viewed.row(row), ask.sent_text("method", "lrp") or "lrp", ask.sent_text("composite"),
-            ask.sent("target"), check_options(ask.sent("options", {})),
+            ask.sent("target"), check_options(ask.sent("options", {})), ask.gone,
         )  # fmt: skip
 
     def live_heatmap(self, ask: Ask) -> Any:
         """The heatmap of a live explanation."""
-        return Png(self.live.answer(ask.path["key"]).shown.heatmap(ask.limit()))
+        return Png(self._live(ask).heatmap(ask.limit()))
 
     def live_overlay(self, ask: Ask) -> Any:
         """The same over the picture."""
-        return Png(self.live.answer(ask.path["key"]).shown.overlay(ask.limit()))
+        return Png(self._live(ask).overlay(ask.limit()))
 
     def live_values(self, ask: Ask) -> Any:
         """The same in numbers."""
-        return self.live.answer(ask.path["key"]).shown.values()
+        return self._live(ask).values()
+
+    def _live(self, ask: Ask) -> Shown:
+        return replace(self.live.answer(ask.path["key"]).shown, frame=ask.whole("frame", 0))
 
     def ledger(self, ask: Ask) -> Any:
         """What every operator did with the relevance of a sample."""
-        return self.live.ledger(self.viewed.row(ask.path["row"]), ask.explanation)
+        return self.live.ledger(self.viewed.row(ask.path["row"]), ask.explanation, ask.gone)
 
     def flipping(self, ask: Ask) -> Any:
         """Curves of pixel-flipping."""
         rows, key = ask.sent_rows(len(self.viewed.store), _FLIPPED), ask.sent_text("key")
         if key is None and (rows is None or not len(rows)):
             raise InvalidInput("'rows' are missing")
-        return self.live.flipping([] if rows is None else rows.tolist(), ask.explanation, key)
+        return self.live.flipping([] if rows is None else rows.tolist(), ask.explanation, key, ask.gone)
 
     # ------------------------------------------------------------------ selections
 

@@ -1,4 +1,4 @@
-"""Named selections with notes, in one file beside the store; several clients do not overwrite each other unseen."""
+"""Named selections with notes, in one file beside the store; clients and viewers do not overwrite each other unseen."""
 
 from __future__ import annotations
 
@@ -104,18 +104,16 @@ class Selections:
 
     @contextmanager
     def _writing(self) -> Iterator[dict[str, Any]]:
-        """Read, change and write as one step: other clients of this server wait."""
+        """Read, change and write as one step: other clients, and other viewers of the same store, wait."""
         if self._read_only:
             raise Forbidden("the viewer was opened read-only: selections cannot be changed")
-        with self._lock:
-            kept = self._read()
-            yield kept
-            try:
+        try:
+            with self._lock, self._files.alone(NAME):
+                kept = self._read()
+                yield kept
                 self._files.write(NAME, json.dumps(kept).encode())
-            except OSError as error:
-                raise Conflict(
-                    f"{self._files.url} cannot be written to ({error.strerror}): nothing was saved"
-                ) from error
+        except OSError as error:
+            raise Conflict(f"{self._files.url} cannot be written to ({error.strerror}): nothing was saved") from error
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import mimetypes
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import HeadwaterError, MissingExtra
 from headwater.viewer.export import Export
 from headwater.viewer.guard import Guard, Policy
-from headwater.viewer.refusals import NotThere, status_of
+from headwater.viewer.refusals import NotThere, Refusal, status_of
 from headwater.viewer.request import Ask, decoded, encoded
 from headwater.viewer.routes import Accepted, Binary, Endpoints, Png
 from headwater.viewer.viewed import Viewed
@@ -53,13 +56,27 @@ def _handler(endpoint: Callable[[Ask], Any]) -> Callable[[Request], Any]:
         from starlette.concurrency import run_in_threadpool
 
         body = await request.body() if request.method in ("POST", "PUT") else b""
+        gone = Event()
 
         def answer() -> Any:
-            return endpoint(Ask(request.path_params, request.query_params, decoded(body)))
+            return endpoint(Ask(request.path_params, request.query_params, decoded(body), gone))
 
-        return _response(await run_in_threadpool(answer))
+        watch = asyncio.create_task(_watch(request, gone))
+        try:
+            return _response(await run_in_threadpool(answer))
+        finally:
+            watch.cancel()
+            gone.set()  # the server may be ending: work in the thread ends too
 
     return handle
+
+
+async def _watch(request: Request, gone: Event) -> None:
+    """Tell when the client closes the connection."""
+    with suppress(Refusal):  # of a body that nobody asked for
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
 
 
 def _response(found: Any) -> Response:
