@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import headwater as hw
-from headwater.analyze import Normalization, spray
+from headwater.analyze import Normalization, pool, spray
 from headwater.analyze.clusters import cluster, draw_map
 from headwater.analyze.fisher import separation
 from headwater.analyze.neighbours import neighbours
@@ -247,6 +247,31 @@ def test_groups_of_one_and_maps_of_zeros() -> None:
     found = spray(maps, by=by)
     assert found.clusters[-1].size == 1
     assert (spray(np.zeros((20, 1, 4, 4))).labels >= 0).all()
+
+
+@pytest.mark.parametrize("maps", [np.zeros((40, 1, 6, 6)), np.ones((40, 1, 6, 6))])
+def test_maps_that_are_all_alike_are_one_strategy(maps: NDArray[Any]) -> None:
+    found = spray(maps)
+    assert [c.size for c in found.clusters] == [40]
+    assert not found.suspects
+
+
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_copies_are_one_cluster_each(kinds: int) -> None:
+    """More equal maps than a graph has neighbours: none is split, whatever their order."""
+    made = np.random.default_rng(0).standard_normal((kinds, 8, 8))
+    kind = np.arange(60 * kinds) % kinds
+    found = spray(made[kind], by=None)
+    assert len(found.clusters) == kinds
+    assert [len(set(found.labels[kind == k])) for k in range(kinds)] == [1] * kinds
+
+
+@pytest.mark.parametrize("by", [np.where(np.arange(30) < 3, np.nan, 1.0), np.array([None] * 3 + ["a"] * 27)])
+def test_samples_without_a_group_are_told_of(by: NDArray[Any]) -> None:
+    maps = np.random.default_rng(0).standard_normal((30, 6, 6))
+    for analyze in (spray, pool):
+        with pytest.raises(hw.InvalidInput, match="3 of 30 samples have no value to group by"):
+            analyze(maps, by)
 
 
 @pytest.mark.parametrize(

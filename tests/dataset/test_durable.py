@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import nn
 import headwater as hw
 from headwater.dataset import files as files_module
 from headwater.dataset import open_store, run
+from headwater.dataset.fingerprint import describe
 from tests.dataset.common import SAMPLES, content, job, network, samples
 from tests.dataset.killed import LARGE
 
@@ -146,6 +148,43 @@ def test_a_damaged_chunk_is_no_silent_number(tmp_path: Path) -> None:
         store.relevance[16:24]
 
 
+@pytest.mark.parametrize("harm", ["gone", "empty"])
+@pytest.mark.parametrize(("array", "index"), [("lrp/relevance", "2/0/0/0"), ("labels", "2")])
+def test_a_file_that_is_gone_is_no_missing_value(tmp_path: Path, harm: str, array: str, index: str) -> None:
+    """Zarr reads absent files as the fill value: NaN, or the class -1."""
+    store = job(tmp_path / "store")
+    path = tmp_path / "store" / array / "c" / index
+    path.unlink() if harm == "gone" else path.write_bytes(b"")
+    if array == "labels":
+        with pytest.raises(hw.HeadwaterError, match="labels/c/2 is missing"):
+            _ = store.labels
+        return
+    rows = store.relevance
+    for place in (np.s_[:], 16, np.int64(-22), [3, 23], np.s_[10:20, 0], np.arange(SAMPLES) == 17):
+        with pytest.raises(hw.HeadwaterError, match="is damaged.*is missing: run the same job again"):
+            rows[place]
+    assert np.isfinite(rows[:16]).all()
+    assert np.isfinite(rows[[3, 24]]).all()
+    with pytest.raises(hw.HeadwaterError, match="is missing"):
+        hw.analyze.pool(store, "label")
+
+
+def test_a_damaged_table_is_told_of(tmp_path: Path) -> None:
+    store = job(tmp_path / "store")
+    (tmp_path / "store/samples/000000002.parquet").write_bytes(b"PAR1")
+    with pytest.raises(hw.HeadwaterError, match="the table of .* is damaged"):
+        hw.analyze.pool(store, "lrp.output")
+
+
+def test_a_folder_that_cannot_be_written_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files_module, "_make_folder", refuse)
+    with pytest.raises(hw.HeadwaterError, match=r"store cannot be written to \(Permission denied\)"):
+        job(tmp_path / "store")
+
+
 def test_a_lost_commit_or_end_is_written_again(tmp_path: Path) -> None:
     job(tmp_path / "store")
     expected = content(tmp_path / "store")
@@ -180,6 +219,50 @@ def test_another_model_data_set_or_setting_is_refused(tmp_path: Path) -> None:
     for model, given, options, message in cases:
         with pytest.raises(hw.InvalidInput, match=message):
             run(model, given, tmp_path / "store", **{**settings, **options})
+
+
+def scaled(by: float) -> Any:
+    network_ = network()
+    return lambda x: network_(x) * by
+
+
+class Scaled:
+    def __init__(self, by: float) -> None:
+        self.by, self.network = by, network()
+
+    def __call__(self, x: torch.Tensor) -> Any:
+        return self.network(x) * self.by
+
+
+def twice(x: torch.Tensor, by: float) -> Any:
+    return network()(x) * by
+
+
+@pytest.mark.parametrize("made", [scaled, Scaled, lambda by: partial(twice, by=by), lambda by: Scaled(by).__call__])
+def test_a_function_is_another_model_when_what_it_holds_is(tmp_path: Path, made: Any) -> None:
+    """The same code with other weights or numbers around it."""
+    settings: dict[str, Any] = {"batch_size": 4, "threads": 1, "method": "gradient", "progress": False}
+    run(made(1.0), samples(), tmp_path / "store", **settings)
+    run(made(1.0), samples(), tmp_path / "store", **settings)
+    with pytest.raises(hw.InvalidInput, match="the model is another"):
+        run(made(2.0), samples(), tmp_path / "store", **settings)
+
+
+def test_fingerprints_hold_no_address() -> None:
+    assert describe({"a": object()}) == describe({"a": object()})
+
+
+def test_another_pooling_is_another_job(tmp_path: Path) -> None:
+    def rows(relevance: torch.Tensor) -> torch.Tensor:
+        return relevance.sum(-1)
+
+    def columns(relevance: torch.Tensor) -> torch.Tensor:
+        return relevance.sum(-2)
+
+    job(tmp_path / "store", pooled={"sums": rows})
+    job(tmp_path / "store", pooled={"sums": rows})
+    with pytest.raises(hw.InvalidInput, match="differ in options"):
+        job(tmp_path / "store", pooled={"sums": columns})
 
 
 def test_another_version_is_warned_of(tmp_path: Path) -> None:

@@ -154,6 +154,18 @@ def test_several_methods_and_targets(tmp_path: Path) -> None:
         store["shap"]
 
 
+def test_a_negative_label_is_no_class(tmp_path: Path) -> None:
+    """-1 often stands for unknown; as a target it would count from the last class."""
+    x, y = samples()
+    y = torch.where(torch.arange(len(y)) == 9, -1, y)
+    settings: dict[str, Any] = {"target": "label", "batch_size": 4, "threads": 1, "progress": False}
+    with pytest.raises(hw.HeadwaterError, match="its label is -1, which is no class. skip_bad"):
+        run(network(), (x, y), tmp_path / "refused", **settings)
+    with pytest.warns(hw.HeadwaterWarning, match="1 of 45"):
+        store = run(network(), (x, y), tmp_path / "store", skip_bad=True, **settings)
+    assert np.flatnonzero(~store.valid).tolist() == [9]
+
+
 def test_one_target_a_sample(tmp_path: Path) -> None:
     targets = torch.arange(SAMPLES) % 4
     np.testing.assert_array_equal(job(tmp_path / "a", target=targets).targets, targets.numpy())

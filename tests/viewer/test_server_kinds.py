@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import headwater as hw
+from headwater.analyze import spray
 from headwater.dataset import run
 from headwater.show.image import picture_rgb, to_rgb
 from headwater.show.text import merge_pieces
@@ -18,7 +19,8 @@ from headwater.viewer import view
 from headwater.viewer.shown import Names, Shown, kind_of
 from tests.viewer.common import SAMPLES, SHAPES, Client, model, samples, stored
 
-pytest.importorskip("PIL")
+for package in ("PIL", "faiss", "sklearn"):
+    pytest.importorskip(package)
 
 WORDS = [f"{'##' if i % 3 == 2 else ''}piece{i}" for i in range(30)]
 
@@ -220,3 +222,30 @@ def test_padding_is_not_shown() -> None:
     shown = Shown("text", scores, np.array([4, 5, 0, 0, 0]), Names(lambda ids: [f"w{i}" for i in ids]))
     assert shown.values()["tokens"] == ["w4", "w5"]
     assert SHAPES["text"] == (9,)
+
+
+def test_the_middle_frame_stands_for_a_video_and_all_share_a_scale(tmp_path: Path) -> None:
+    store = stored(tmp_path / "store", "video", keep_inputs=True)
+    with view(tmp_path / "store", model("video"), port=0, block=False) as viewing:
+        client = Client(viewing.url)
+        assert client.json("/api/store")["explanations"][0]["frames"] == 4
+        for kind in ("heatmap", "input", "overlay"):
+            frames = [client.get(f"/api/sample/4/{kind}.png?frame={t}").body for t in range(4)]
+            assert client.get(f"/api/sample/4/{kind}.png").body == frames[2]
+        limit = client.json("/api/scale?rows=4")["limit"]
+        pixels = np.abs(store.relevance[4].sum(0))
+        assert limit == pytest.approx(float(np.quantile(pixels, 0.995, method="higher")))
+        key = client.post("/api/explain", {"row": 4, "method": "gradient"}).json()["key"]
+        assert len({client.get(f"/api/live/{key}/heatmap.png?frame={t}").body for t in range(4)}) == 4
+        assert "no frame 4" in client.get("/api/sample/4/heatmap.png?frame=4").error()
+
+
+def test_the_mean_of_texts_is_relevance_over_their_places(tmp_path: Path) -> None:
+    store = stored(tmp_path / "store", "text")
+    spray(store, by=None, clusters=2, eigenvalues=4).save(tmp_path / "found")
+    with view(tmp_path / "store", analysis=tmp_path / "found", port=0, block=False) as viewing:
+        client = Client(viewing.url)
+        values = client.json("/api/cluster/0/values")
+        members = client.get("/api/cluster/0/rows").array("<i4")
+        assert values["kind"] == "series"
+        assert values["relevance"][0] == pytest.approx(store.relevance[members].sum(-1).mean(0).tolist(), abs=1e-6)

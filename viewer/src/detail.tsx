@@ -92,8 +92,8 @@ function Said({ sample }: { sample: Sample }) {
 function Relevance({ sample }: { sample: Sample }) {
   const facts = data.store.value!;
   const front = data.explanation.value!;
-  const frame = useSignal(0);
-  const frames = front.kind === "video" ? (facts.frames ?? 1) : 1;
+  const { frames } = front;
+  const frame = useSignal(frames >> 1); // the one that stands for a video elsewhere
   const others = facts.explanations.filter((e) => e.name !== front.name);
   const shown = frames > 1 ? frame.value : undefined;
   return (

@@ -24,7 +24,8 @@ export function LiveForm({ row, target, label }: { row: number; target: Named | 
   const method = useSignal(model?.methods[0]?.name ?? "");
   const composite = useSignal("");
   const form = useSignal<Form>("class");
-  const first = useSignal(String(target?.value ?? label?.value ?? ""));
+  const known = [target?.value, label?.value].find((value) => Number.isInteger(value)); // a quantity is no class
+  const first = useSignal(String(known ?? ""));
   const second = useSignal("0");
   if (!model) {
     return (

@@ -190,6 +190,14 @@ function pixels(stage: Stage, line: readonly number[]): string {
   return Array.from(line, (v, i) => (i % 2 ? top - v * unit : left + v * unit).toFixed(1)).join(" ");
 }
 
+// what the tools cover of the map's corner, in pixels
+const TOOLS = { right: 250, bottom: 52 };
+
+/** The place of a caption, below the tools where they would cover it. */
+function clear(x: number, y: number): { x: number; y: number } {
+  return { x, y: x < TOOLS.right && y > 0 && y < TOOLS.bottom ? TOOLS.bottom + 10 : y };
+}
+
 /** Captions of the groups' tiles, the lassos of the selection, and a ring around the sample in front. */
 function Overlay({ stage }: { stage: Stage }) {
   const { unit, left, top } = stage.projection();
@@ -207,7 +215,7 @@ function Overlay({ stage }: { stage: Stage }) {
             width={tile.width * unit}
             height={tile.height * unit}
           />
-          <text class="caption" x={left + tile.x * unit + 6} y={top - (tile.y + tile.height) * unit + 15}>
+          <text class="caption" {...clear(left + tile.x * unit + 6, top - (tile.y + tile.height) * unit + 15)}>
             {tile.title}
             <tspan class="faint"> {integer(tile.n)}</tspan>
           </text>

@@ -10,6 +10,7 @@ export interface ExplanationFacts {
   analysis: boolean;
   kind: Kind;
   shape: number[];
+  frames: number;
   parts: string[];
 }
 
@@ -51,7 +52,6 @@ export interface StoreFacts {
   versions: Record<string, string>;
   explanations: ExplanationFacts[];
   kind: Kind;
-  frames?: number;
   inputs: boolean;
   classes: string[];
   columns: ColumnName[];

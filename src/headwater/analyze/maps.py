@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headwater.dataset.store import Rows, Store, open_store
-from headwater.errors import InvalidInput, NonFinite
+from headwater.errors import HeadwaterError, InvalidInput, NonFinite
 
 BATCH = 2048
 
@@ -91,22 +91,33 @@ class Maps:
         known: dict[str, Any] = {"label": self.store.labels, "target": self.store.targets}
         if known.get(name) is not None:
             return np.asarray(known[name])
-        columns = self.store.table.collect_schema().names()
-        if name not in columns:
-            raise InvalidInput(f"{self.store.path} has no column {name!r}: it has {', '.join(columns)}")
-        return np.asarray(self.store.table.select(name).collect()[name].to_numpy())
+        from polars.exceptions import PolarsError
+
+        try:
+            columns = self.store.table.collect_schema().names()
+            if name not in columns:
+                raise InvalidInput(f"{self.store.path} has no column {name!r}: it has {', '.join(columns)}")
+            return np.asarray(self.store.table.select(name).collect()[name].to_numpy())
+        except (PolarsError, OSError) as error:
+            raise HeadwaterError(
+                f"the table of {self.store.path} is damaged ({error}): run the same job again to mend it"
+            ) from error
 
     def groups(self, by: Any) -> NDArray[Any] | None:
         """One value a sample ``[N]``: of a column, or as passed; None for none.
 
         Raises:
-            InvalidInput: another number of values.
+            InvalidInput: another number of values, or none for some samples.
         """
         if by is None:
             return None
         values = self.column(by) if isinstance(by, str) else array_of(by)
         if values.shape != (len(self),):
             raise InvalidInput(f"groups of shape {values.shape} for {len(self)} samples: pass one value for each")
+        own = values[self.valid]
+        without = int(np.sum([value is None or value != value for value in own])) if own.dtype.kind in "fO" else 0
+        if without:
+            raise InvalidInput(f"{without} of {len(own)} samples have no value to group by: give them one of their own")
         return values
 
 

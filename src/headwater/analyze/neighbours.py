@@ -52,7 +52,24 @@ def neighbours(points: NDArray[np.float32], k: int, exact: bool) -> Neighbours:
         squares, found = index.search(points[place], k + 1)
         indices[place], squares = _others(np.arange(place.start, place.stop), found, squares)
         distances[place] = np.sqrt(np.maximum(squares, 0))
+    _mix_equals(points, indices, distances)
     return Neighbours(indices, distances)
+
+
+def _mix_equals(points: NDArray[np.float32], indices: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+    """Have each of more than k + 1 equal points (maps without relevance, copies) take neighbours at random among them.
+
+    An index names the same few first to all of them, which would make islands and bridges where there is one point.
+    """
+    rows = np.ascontiguousarray(points + 0.0)  # -0.0 and 0.0 are equal too
+    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, kinds, counts = np.unique(whole, return_inverse=True, return_counts=True)
+    generator, k = np.random.default_rng(0), indices.shape[1]
+    for kind in np.flatnonzero(counts > k + 1):
+        own = np.flatnonzero(kinds == kind)
+        further = generator.integers(1, len(own), (len(own), k))
+        indices[own] = own[(np.arange(len(own))[:, None] + further) % len(own)]
+        distances[own] = 0.0
 
 
 def nearest(

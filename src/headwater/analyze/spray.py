@@ -149,11 +149,11 @@ class _Collected:
         self, name: Any, rows: NDArray[np.int64], points: NDArray[np.float32], settings: Settings, representatives: int
     ) -> None:
         """Analyze one group."""
-        if len(rows) < 3:  # nothing to compare with: one cluster that is no suspect
+        if len(rows) < 3 or (points == points[0]).all():  # nothing to compare: one cluster that is no suspect
             first = len(self.clusters)
             self.labels[rows] = first
             self.groups.append(Group(name, len(rows), np.zeros(0), 0.0))
-            self.clusters.append(Cluster(first, name, len(rows), 1.0, 0.0, rows.tolist()))
+            self.clusters.append(Cluster(first, name, len(rows), 1.0, 0.0, rows[:representatives].tolist()))
             return
         k = min(settings.neighbours or max(10, round(math.log2(len(rows)))), len(rows) - 1)
         exact = len(rows) <= settings.exact

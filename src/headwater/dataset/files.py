@@ -17,6 +17,10 @@ _PENDING = ".pending"
 _PATIENCE = 10.0  # seconds to wait for another process to let go
 
 
+class Unwritable(HeadwaterError):
+    """A folder that this user, or nobody, may write to."""
+
+
 class Files(Protocol):
     """Named bytes, each written at once or not at all.
 
@@ -30,6 +34,10 @@ class Files(Protocol):
 
     def read(self, key: str) -> bytes:
         """The content; FileNotFoundError where there is none."""
+        ...
+
+    def holds(self, key: str) -> bool:
+        """Whether there is such a file, and anything in it."""
         ...
 
     def remove(self, key: str) -> None:
@@ -79,13 +87,14 @@ class LocalFiles:
             _make_folder(path.parent)
             self._commit(data, pending, path)
         except OSError as error:
-            pending.unlink(missing_ok=True)
+            with suppress(OSError):
+                pending.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise HeadwaterError(
                     f"The disk of {self.root} is full: free some space and run the same call again; "
                     "every finished chunk is kept"
                 ) from error
-            raise
+            raise Unwritable(f"{self.root} cannot be written to ({error.strerror})") from error
 
     @staticmethod
     def _commit(data: bytes, pending: Path, path: Path) -> None:
@@ -98,6 +107,10 @@ class LocalFiles:
 
     def read(self, key: str) -> bytes:
         return (self.root / key).read_bytes()
+
+    def holds(self, key: str) -> bool:
+        path = self.root / key
+        return path.is_file() and path.stat().st_size > 0
 
     def remove(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -126,12 +139,14 @@ class LocalFiles:
         """
         from filelock import FileLock, Timeout
 
-        _make_folder(self.root)
         lock = FileLock(self.root / f".{key}.lock", timeout=_PATIENCE)
         try:
+            _make_folder(self.root)
             lock.acquire()
         except Timeout as error:
             raise HeadwaterError(f"{self.root / key} is being changed by another process: try again") from error
+        except OSError as error:
+            raise Unwritable(f"{self.root} cannot be written to ({error.strerror})") from error
         try:
             yield
         finally:
@@ -191,6 +206,10 @@ class RemoteFiles:
     def read(self, key: str) -> bytes:
         content: Any = self.system.cat_file(f"{self.root}/{key}")
         return bytes(content)
+
+    def holds(self, key: str) -> bool:
+        path = f"{self.root}/{key}"
+        return bool(self.system.isfile(path)) and self.system.size(path) != 0
 
     def remove(self, key: str) -> None:
         if self.system.exists(f"{self.root}/{key}"):

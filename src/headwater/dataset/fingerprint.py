@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_VALUES = (bool, int, float, str, Tensor, np.ndarray, nn.Module)
 
 
 def of_bytes(data: bytes | memoryview) -> str:
@@ -50,8 +54,30 @@ def describe(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(describe(part) for part in value) + "]"
     if callable(value) and not isinstance(value, type):
-        return f"{getattr(value, '__qualname__', type(value).__qualname__)} {of_bytes(_code(value).encode())}"
-    return repr(value)
+        return _function(value)
+    return type(value).__qualname__ if type(value).__repr__ is object.__repr__ else repr(value)  # no address in memory
+
+
+def _function(value: Callable[..., Any]) -> str:
+    """The code, and the values that it takes from around it: a model within a closure is another when its weights are."""
+    if isinstance(value, functools.partial):
+        return f"partial {describe(value.func)} {describe(value.args)} {describe(value.keywords)}"
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    around = _around(value)
+    return f"{name} {of_bytes(_code(value).encode())}" + (f" {around}" if around else "")
+
+
+def _around(value: Callable[..., Any]) -> str:
+    """The plain values, tensors and modules that a function or an object that can be called depends on."""
+    if isinstance(value, MethodType):
+        value = value.__self__ if not isinstance(value.__self__, type) else value.__func__
+    if isinstance(value, FunctionType):
+        found = inspect.getclosurevars(value)
+        names = {**found.globals, **found.nonlocals, **(value.__kwdefaults__ or {})}
+        names |= {f"default {i}": default for i, default in enumerate(value.__defaults__ or ())}
+    else:
+        names = dict(getattr(value, "__dict__", {}))
+    return ", ".join(f"{name}={describe(part)}" for name, part in sorted(names.items()) if isinstance(part, _VALUES))
 
 
 def _code(function: Callable[..., Any]) -> str:

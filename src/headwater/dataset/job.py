@@ -55,6 +55,8 @@ class Question:
         if isinstance(target, str) and target == "label":
             if not all(isinstance(label, int) for label in labels):
                 raise InvalidInput("target='label' needs a data set whose labels are classes: whole numbers")
+            if any(label < 0 for label in labels):  # a negative target would count from the last class
+                raise InvalidInput(f"its label is {min(labels)}, which is no class")
             target = list(labels)
         return explain(
             model, x, target=_of_rows(target, rows, n), method=self.method, seed=seed, progress=False, **self.options
@@ -176,7 +178,7 @@ class Job:
             return HeadwaterError(f"The device has no memory for {who}: choose a smaller batch_size")
         reason = f"{error}" if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
         return HeadwaterError(
-            f"{who} cannot be explained: {reason}. skip_bad=True passes over such samples and records why"
+            f"{who} cannot be explained: {reason.rstrip('.')}. skip_bad=True passes over such samples and records why"
         )
 
     def explain_rows(self, loaded: Mapping[int, tuple[Any, Label]]) -> Columns:

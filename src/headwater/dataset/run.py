@@ -170,12 +170,17 @@ def settle(job: Job, composites: Sequence[str], chunk: int | None = None) -> Job
     job, found = _first_good(job)
     arrays, asked = describe_arrays(job, found)
     facts = tuple(
-        facts_of(question, own, composite, describe(question.target), describe(question.options))
+        facts_of(question, own, composite, describe(question.target), _told(question))
         for question, own, composite in zip(job.questions, asked, composites, strict=True)
     )
     widest = max(values.nbytes for values in found.values())
     chunk = chunk or _chunk(len(job.source), job.manifest.batch, widest)
     return replace(job, manifest=replace(job.manifest, chunk=chunk, arrays=arrays, explanations=facts))
+
+
+def _told(question: Question) -> str:
+    """The options of a question, and what it pools: functions of other code are another job."""
+    return describe(question.options | ({"pooled": question.pooled} if question.pooled else {}))
 
 
 def _first_good(job: Job) -> tuple[Job, Columns]:

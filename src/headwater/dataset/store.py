@@ -90,7 +90,7 @@ class Rows:
     """
 
     def __init__(self, files: Files, array: Array) -> None:
-        self._url = f"{files.url}/{array.name}"
+        self._files, self._own, self._url = files, array, f"{files.url}/{array.name}"
         try:
             self._array = open_array(files.url, array.name)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:  # its zarr.json is gone or damaged
@@ -114,7 +114,29 @@ class Rows:
             raise HeadwaterError(f"{self._url} is damaged ({error}): run the same job again to mend it") from error
         except IndexError as error:
             raise InvalidInput(f"{self._url} of shape {self.shape} has no [{index}]: {error}") from error
+        self._check_there(index)
         return np.asarray(found)
+
+    def _check_there(self, index: Any) -> None:
+        """Refuse what zarr takes for missing values: the file of a chunk that was finished is gone or empty."""
+        first, size = index[0] if isinstance(index, tuple) and index else index, self._rows_a_file
+        if isinstance(first, slice):
+            rows = range(len(self))[first]
+            chunks = range(min(rows) // size, max(rows) // size + 1) if rows else range(0)
+        elif isinstance(first, (int, np.integer)):
+            chunks = range(int(first) % len(self) // size, int(first) % len(self) // size + 1)
+        else:
+            chunks = np.unique(np.arange(len(self))[first] // size).tolist()
+        for chunk in chunks:
+            key = self._own.key(chunk)
+            if not self._files.holds(key) and self._files.holds(commit_key(chunk)):
+                raise HeadwaterError(
+                    f"{self._files.url} is damaged: {key} is missing: run the same job again to mend it"
+                )
+
+    @property
+    def _rows_a_file(self) -> int:
+        return int((self._array.shards or self._array.chunks)[0])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
@@ -124,7 +146,7 @@ class Rows:
 
     def batches(self, size: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
         """All rows in order, ``size`` at a time (by default what one file holds), each with its place."""
-        step = (self._array.shards or self._array.chunks)[0] if size is None else size
+        step = self._rows_a_file if size is None else size
         for start in range(0, len(self), step):
             place = slice(start, min(start + step, len(self)))
             yield place, self[place]

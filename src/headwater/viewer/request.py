@@ -58,6 +58,10 @@ class Ask:
         except ValueError:
             raise InvalidInput(f"the parameter {name!r} must be a whole number, not {text!r}") from None
 
+    def frame(self) -> int | None:
+        """A frame of a video; None for the one that stands for it."""
+        return self.whole("frame") if "frame" in self.query else None
+
     def limit(self) -> float | None:
         """The end of a scale; None for the sample's own."""
         text = self.query.get("limit")

@@ -155,7 +155,9 @@ class Endpoints:
         analysis = self.viewed.analysis(ask.explanation)
         mean = analysis.found.means[analysis.cluster(ask.path["cluster"]).label]
         kind = self.viewed.look(ask.explanation)["kind"]
-        return Shown(kind, mean, None, self.viewed.extra.names, ask.whole("frame", 0))
+        if kind == "text":  # the words differ from sample to sample: relevance over their places
+            kind, mean = "series", mean.reshape(1, len(mean), -1).sum(-1)
+        return Shown(kind, mean, None, self.viewed.extra.names, ask.frame())
 
     def analysis(self, ask: Ask) -> Any:
         """How far the job is."""
@@ -185,7 +187,7 @@ class Endpoints:
 
     def input(self, ask: Ask) -> Any:
         """The picture of a sample."""
-        return Png(self.viewed.pictured(ask.path["row"], ask.whole("frame", 0)).picture())
+        return Png(self.viewed.pictured(ask.path["row"], ask.frame()).picture())
 
     def heatmap(self, ask: Ask) -> Any:
         """The heatmap of a sample."""
@@ -200,7 +202,7 @@ class Endpoints:
         return self._shown(ask).values()
 
     def _shown(self, ask: Ask) -> Shown:
-        return self.viewed.shown(ask.path["row"], ask.explanation, ask.text("part", ""), ask.whole("frame", 0))
+        return self.viewed.shown(ask.path["row"], ask.explanation, ask.text("part", ""), ask.frame())
 
     # ------------------------------------------------------------------ the model
 
@@ -227,7 +229,7 @@ class Endpoints:
         return self._live(ask).values()
 
     def _live(self, ask: Ask) -> Shown:
-        return replace(self.live.answer(ask.path["key"]).shown, frame=ask.whole("frame", 0))
+        return replace(self.live.answer(ask.path["key"]).shown, frame=ask.frame())
 
     def ledger(self, ask: Ask) -> Any:
         """What every operator did with the relevance of a sample."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.dataset.files import Files
+from headwater.dataset.files import Files, Unwritable
 from headwater.errors import HeadwaterError, InvalidInput
 from headwater.viewer.refusals import Conflict, Forbidden, NotThere
 
@@ -112,8 +112,8 @@ class Selections:
                 kept = self._read()
                 yield kept
                 self._files.write(NAME, json.dumps(kept).encode())
-        except OSError as error:
-            raise Conflict(f"{self._files.url} cannot be written to ({error.strerror}): nothing was saved") from error
+        except Unwritable as error:
+            raise Conflict(f"nothing was saved: {error}") from error
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -57,14 +57,14 @@ class Shown:
     """Relevance ``[*shape]`` of one sample, and its input where that is known.
 
     Attributes:
-        kind: how it is drawn; ``frame``: of a video ``[C, T, H, W]``, which picture.
+        kind: how it is drawn; ``frame``: of a video ``[C, T, H, W]``, which picture; None for the one in the middle.
     """
 
     kind: Kind
     relevance: NDArray[Any]
     given: NDArray[Any] | None
     names: Names
-    frame: int = 0
+    frame: int | None = None
 
     def limit(self) -> float:
         """The end of this sample's own scale."""
@@ -118,9 +118,10 @@ class Shown:
 
     def _flat(self, values: NDArray[Any]) -> NDArray[Any]:
         if self.kind == "video":
-            if not 0 <= self.frame < values.shape[1]:
-                raise Conflict(f"there is no frame {self.frame}: the video has {values.shape[1]}")
-            return values[:, self.frame]
+            frame = values.shape[1] // 2 if self.frame is None else self.frame
+            if not 0 <= frame < values.shape[1]:
+                raise Conflict(f"there is no frame {frame}: the video has {values.shape[1]}")
+            return values[:, frame]
         return np.ascontiguousarray(values[..., ::-1, :]) if self.kind == "spectrogram" else values
 
     def scores(self) -> NDArray[np.float64]:
@@ -172,6 +173,9 @@ def shared_limit(samples: Sequence[Shown]) -> float:
     """The end of a scale for several samples; 0 where none has any relevance."""
     if not samples:
         return 0.0
+    if samples[0].kind == "video":  # all frames on one scale, one below the other
+        maps = [shown.relevance for shown in samples]
+        return scale_of([r.reshape(len(r), -1, r.shape[-1]) for r in maps])
     if samples[0].kind in PICTURES:
         return scale_of([shown.map for shown in samples])
     if samples[0].kind == "text" and samples[0].given is not None:

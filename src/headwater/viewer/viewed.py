@@ -140,7 +140,7 @@ class Viewed:
         relevance = self._relevance(name)
         return list(relevance) if isinstance(relevance, dict) else [""]
 
-    def shown(self, row: int, name: str | None = None, part: str = "", frame: int = 0) -> Shown:
+    def shown(self, row: int, name: str | None = None, part: str = "", frame: int | None = None) -> Shown:
         """A sample and its stored relevance.
 
         Raises:
@@ -156,14 +156,14 @@ class Viewed:
         given = self._part(self.sample(row), part) if self.has_inputs else None
         return self.as_shown(values, given, frame)
 
-    def as_shown(self, relevance: NDArray[Any], given: NDArray[Any] | None, frame: int = 0) -> Shown:
+    def as_shown(self, relevance: NDArray[Any], given: NDArray[Any] | None, frame: int | None = None) -> Shown:
         """Relevance of one sample in the form that its kind asks for."""
         kind = self.extra.kind or kind_of(
             relevance.shape, None if given is None else given.shape, given is not None and given.dtype.kind in "iu"
         )
         return Shown(kind, relevance, given, self.extra.names, frame)
 
-    def pictured(self, row: int, frame: int = 0) -> Shown:
+    def pictured(self, row: int, frame: int | None = None) -> Shown:
         """A sample alone, which need not have been explained."""
         given = self._part(self.sample(self.row(row)), "")
         return self.as_shown(np.zeros(given.shape), given, frame)
