@@ -174,6 +174,20 @@ def test_separation_is_fishers() -> None:
     assert found[0] == pytest.approx(along, rel=0.05)
 
 
+@pytest.mark.parametrize("alone", [1, 2])
+def test_few_points_of_the_same_kind_lie_no_further_than_chance(alone: int) -> None:
+    """One point has no spread of its own: it counted as infinitely sharp, and came before every strategy."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(20):
+        points = generator.standard_normal((40, 64)).astype(np.float32)
+        found.append(separation(points, (np.arange(40) < alone).astype(np.int64))[1])
+    assert np.mean(found) < 25
+    apart = np.concatenate([points[:20], points[20:] + 4])
+    label = np.where(np.arange(40) < alone, 2, np.arange(40) // 20)
+    assert separation(apart, label)[1] > 10 * np.mean(found)
+
+
 @pytest.mark.parametrize("n", [4, 30])
 def test_maps_of_few_points(n: int) -> None:
     points, _ = blobs(n)

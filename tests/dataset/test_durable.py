@@ -161,7 +161,7 @@ def test_a_file_that_is_gone_is_no_missing_value(tmp_path: Path, harm: str, arra
         return
     rows = store.relevance
     for place in (np.s_[:], 16, np.int64(-22), [3, 23], np.s_[10:20, 0], np.arange(SAMPLES) == 17):
-        with pytest.raises(hw.HeadwaterError, match="is damaged.*is missing: run the same job again"):
+        with pytest.raises(hw.HeadwaterError, match=r"is damaged.*is missing: run the same job again"):
             rows[place]
     assert np.isfinite(rows[:16]).all()
     assert np.isfinite(rows[[3, 24]]).all()
@@ -172,7 +172,7 @@ def test_a_file_that_is_gone_is_no_missing_value(tmp_path: Path, harm: str, arra
 def test_a_damaged_table_is_told_of(tmp_path: Path) -> None:
     store = job(tmp_path / "store")
     (tmp_path / "store/samples/000000002.parquet").write_bytes(b"PAR1")
-    with pytest.raises(hw.HeadwaterError, match="the table of .* is damaged"):
+    with pytest.raises(hw.HeadwaterError, match=r"the table of .* is damaged"):
         hw.analyze.pool(store, "lrp.output")
 
 

@@ -159,7 +159,7 @@ def test_a_negative_label_is_no_class(tmp_path: Path) -> None:
     x, y = samples()
     y = torch.where(torch.arange(len(y)) == 9, -1, y)
     settings: dict[str, Any] = {"target": "label", "batch_size": 4, "threads": 1, "progress": False}
-    with pytest.raises(hw.HeadwaterError, match="its label is -1, which is no class. skip_bad"):
+    with pytest.raises(hw.HeadwaterError, match=r"its label is -1, which is no class\. skip_bad"):
         run(network(), (x, y), tmp_path / "refused", **settings)
     with pytest.warns(hw.HeadwaterWarning, match="1 of 45"):
         store = run(network(), (x, y), tmp_path / "store", skip_bad=True, **settings)

@@ -12,7 +12,8 @@ def separation(points: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[i
     ``J = (m₁ - m₀)ᵀ S⁻¹ (m₁ - m₀)`` with ``S`` the mean covariance of the two groups: the squared distance of the means
     in standard deviations. A few points in many dimensions always lie apart along some direction; so ``S`` is shrunk
     towards a multiple of the identity by ``d / (d + n)``, ``n`` the smaller group's size, and what the means differ by
-    chance, ``tr S⁻¹ (S₁ / n₁ + S₀ / n₀)``, is taken off.
+    chance, ``tr S⁻¹ (S₁ / n₁ + S₀ / n₀)``, is taken off. Covariances are unbiased (a divisor of n - 1); a cluster of
+    one shows none of its own, and is given that of the rest.
 
     Args:
         points: ``[N, d]``. labels: ``[N]``, -1 for points that belong to no cluster (they count among the others).
@@ -34,9 +35,10 @@ Moments = tuple[int, NDArray[np.float64], NDArray[np.float64]]  # number, sum an
 
 
 def _fisher(one: Moments, other: Moments) -> float:
-    if not one[0] or not other[0]:
-        return 0.0
-    (n, mean, spread), (m, rest, around) = ((k, s / k, p / k - np.outer(s, s) / k**2) for k, s, p in (one, other))
+    if min(one[0], other[0]) < 1 or max(one[0], other[0]) < 2:
+        return 0.0  # nothing to compare with
+    (n, mean, spread), (m, rest, around) = _shape(one), _shape(other)
+    spread, around = spread if n > 1 else around, around if m > 1 else spread
     within, d = (spread + around) / 2, len(mean)
     variance = max(float(np.trace(within)) / d, 1e-12)
     share = d / (d + min(n, m))
@@ -44,6 +46,12 @@ def _fisher(one: Moments, other: Moments) -> float:
     gap = mean - rest
     by_chance = np.trace(np.linalg.solve(within, spread / n + around / m))
     return max(0.0, float(gap @ np.linalg.solve(within, gap)) - float(by_chance))
+
+
+def _shape(moments: Moments) -> Moments:
+    """Number, mean and covariance; of one point a covariance of zero."""
+    n, total, products = moments
+    return n, total / n, (products - np.outer(total, total) / n) / max(n - 1, 1)
 
 
 def _moments(points: NDArray[np.float32], centre: NDArray[np.float64]) -> Moments:

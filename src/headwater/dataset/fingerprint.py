@@ -55,11 +55,12 @@ def describe(value: Any) -> str:
         return "[" + ", ".join(describe(part) for part in value) + "]"
     if callable(value) and not isinstance(value, type):
         return _function(value)
-    return type(value).__qualname__ if type(value).__repr__ is object.__repr__ else repr(value)  # no address in memory
+    text = repr(value)
+    return type(value).__qualname__ if text == object.__repr__(value) else text  # which holds an address in memory
 
 
 def _function(value: Callable[..., Any]) -> str:
-    """The code, and the values that it takes from around it: a model within a closure is another when its weights are."""
+    """The code, and what it takes from around it: a model within a closure is another when its weights are."""
     if isinstance(value, functools.partial):
         return f"partial {describe(value.func)} {describe(value.args)} {describe(value.keywords)}"
     name = getattr(value, "__qualname__", type(value).__qualname__)
@@ -67,7 +68,7 @@ def _function(value: Callable[..., Any]) -> str:
     return f"{name} {of_bytes(_code(value).encode())}" + (f" {around}" if around else "")
 
 
-def _around(value: Callable[..., Any]) -> str:
+def _around(value: Any) -> str:
     """The plain values, tensors and modules that a function or an object that can be called depends on."""
     if isinstance(value, MethodType):
         value = value.__self__ if not isinstance(value.__self__, type) else value.__func__

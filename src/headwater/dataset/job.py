@@ -53,11 +53,12 @@ class Question:
         """Explain one batch."""
         target = self.target
         if isinstance(target, str) and target == "label":
-            if not all(isinstance(label, int) for label in labels):
+            classes = [label for label in labels if isinstance(label, int)]
+            if len(classes) < len(labels):
                 raise InvalidInput("target='label' needs a data set whose labels are classes: whole numbers")
-            if any(label < 0 for label in labels):  # a negative target would count from the last class
-                raise InvalidInput(f"its label is {min(labels)}, which is no class")
-            target = list(labels)
+            if min(classes) < 0:  # a negative target would count from the last class
+                raise InvalidInput(f"its label is {min(classes)}, which is no class")
+            target = classes
         return explain(
             model, x, target=_of_rows(target, rows, n), method=self.method, seed=seed, progress=False, **self.options
         )
