@@ -79,7 +79,7 @@ def test_written_names_stay_in_one_file(client: Client, folder: Path) -> None:
     for name in ("..%2F..%2Fevil", "%2Ftmp%2Fevil", "..", "C:%5Cevil", "__proto__", "selections.json"):
         assert client.send("PUT", f"/api/selection?name={name}", {"rows": [1], "note": SCRIPT}).status == 200
     made = set(folder.parent.rglob("*")) - before
-    assert {p.name for p in made} <= {"store.viewer", "selections.json", ".pending"}
+    assert {p.name for p in made} <= {"store.viewer", "selections.json", ".selections.json.lock", ".pending"}
     for name in [s["name"] for s in client.json("/api/selections")["selections"]]:
         from urllib.parse import quote
 
