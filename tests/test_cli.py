@@ -228,6 +228,8 @@ def test_help_has_an_example(command: str) -> None:
         (["--drop", "magic"], "no column 'magic'"),
         (["--bounds", "0"], "write 2 numbers"),
         (["--size", "big"], "write 1 or 2 numbers"),
+        (["--size", "-3"], "whole numbers of pixels"),
+        (["--size", "32.5"], "whole numbers of pixels"),
         (["--weights", "nowhere.pt"], "no file of weights"),
     ],
 )
@@ -241,7 +243,24 @@ def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["explain", "plan"])
 def test_refuses_an_input_that_the_model_cannot_take(table: Path, command: str) -> None:
-    assert "the model cannot take an input of shape [2, 4]: " in refuse(command, f"{MODELS}:tabular", table)
+    assert "the model cannot take x of shape [2, 4] and type float32: " in refuse(command, f"{MODELS}:tabular", table)
+
+
+def failing() -> nn.Module:
+    raise OSError("no weights here")
+
+
+def test_refuses_a_function_that_fails_to_build_its_model(table: Path) -> None:
+    told = refuse("plan", f"{MODELS}:failing", table)
+    assert "'tests.test_cli:failing' built no model: OSError in " in told
+    assert "test_cli.py" in told
+    assert "no weights here" in told
+
+
+def test_refuses_to_write_to_a_file_before_anything_is_computed(table: Path) -> None:
+    result = run("explain", "nowhere:model", table, "--out", table)
+    assert result.exit_code == 2
+    assert "is a file" in result.output
 
 
 def test_lists_the_first_of_many_samples(tmp_path: Path) -> None:

@@ -361,3 +361,46 @@ def test_integer_inputs_beside_floats() -> None:
     assert (e.ledger.unexplained() <= 1e-9 * (e.output.abs() + e.relevance[0].abs().sum(1))).all()
     assert e.relevance[0].shape == left.shape
     assert e.relevance[1] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"batch_size": 1.5}, "batch_size must be at least 1, not 1.5"),
+        ({"batch_size": "2"}, "batch_size must be at least 1, not '2'"),
+        ({"seed": None}, "seed must be a whole number, not None"),
+        ({"composite": "epsilon_gamma_box", "bounds": (3.0, -3.0)}, "low below high"),
+    ],
+)
+def test_settings_that_are_no_such_numbers_are_refused(wrong: dict[str, Any], what: str) -> None:
+    model, x = given()
+    with pytest.raises(hw.InvalidInput, match=what):
+        hw.explain(model, x, **wrong)
+
+
+@pytest.mark.parametrize("ask", [hw.explain, hw.plan, hw.evaluate.compare])
+def test_an_input_that_the_model_cannot_take_is_told_by_shape_and_type(ask: Callable[..., Any]) -> None:
+    model, x = given()
+    for wrong, told in ((x.float(), "float32"), (x[:, :1], "float64"), (x[:, 0], "float64")):
+        with pytest.raises(hw.InvalidInput, match="the model cannot take x of shape") as refusal:
+            ask(model, wrong)
+        assert f"{list(wrong.shape)} and type {told}" in str(refusal.value)
+        assert refusal.value.__cause__ is not None  # the model's own error, with its place
+    with pytest.raises(hw.InvalidInput, match="unexpected keyword argument 'picture'"):
+        ask(model, {"picture": x})
+
+
+def test_an_error_beside_the_model_stays_as_it_is() -> None:
+    model, x = given()
+
+    def broken(output: Tensor) -> Tensor:
+        raise KeyError("my own")
+
+    with pytest.raises(KeyError, match="my own"):
+        hw.explain(model, x, broken)
+
+
+def test_a_tensor_without_values_is_refused() -> None:
+    model, x = given()
+    with pytest.raises(hw.InvalidInput, match="meta device"):
+        hw.explain(model, x.to("meta"))

@@ -289,3 +289,30 @@ def test_a_continuation_is_the_sum_of_its_tokens(ids: Any) -> None:
 def test_a_continuation_that_does_not_fit(ids: Any) -> None:
     with pytest.raises(hw.InvalidTarget, match="Continuation"):
         hw.explain(Speaker(), torch.tensor([[1, 2, 3, 1], [0, 5, 6, 6]]), target=hw.target.Continuation(ids))
+
+
+def test_true_and_false_are_no_classes() -> None:
+    model, x = Scores(3), torch.randn(2, 6, dtype=torch.float64)
+    for wrong in (True, np.True_):
+        with pytest.raises(hw.InvalidTarget, match="True"):
+            hw.explain(model, x, wrong)
+
+
+def test_a_function_of_the_output_returns_one_score_a_sample() -> None:
+    model, x = Scores(5), torch.randn(3, 6, dtype=torch.float64)
+    with pytest.raises(hw.InvalidTarget, match=r"scores \[3\], one a sample, not \[5\]"):
+        hw.explain(model, x, lambda output: output[0])
+
+
+def test_a_token_that_the_vocabulary_does_not_have_is_refused_for_each_sample() -> None:
+    model, x = Scores(4, 7), torch.randn(2, 6, dtype=torch.float64)
+    with pytest.raises(hw.InvalidTarget, match="Target 9 is out of range"):
+        hw.explain(model, x, hw.target.Token(-1, torch.tensor([9, 1])))
+    one = hw.explain(model, x, hw.target.Token(-1, torch.tensor([3, 1])))
+    assert one.target.tolist() == [3, 1]
+
+
+def test_one_place_of_an_output_over_time_is_named_by_a_tuple() -> None:
+    model, x = Scores(3, 8), torch.randn(2, 6, dtype=torch.float64)  # [N, phases, steps], say
+    e = hw.explain(model, x, (1, 5), composite=ZERO)
+    assert_same(e.output, model(x)[:, 1, 5].detach())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite
+from headwater.errors import HeadwaterError, HeadwaterWarning, InvalidInput, NonFinite
 from headwater.propagate.composites import Composite
 from headwater.propagate.rules import Box, own_range
 
@@ -57,6 +58,8 @@ class Inputs:
 
     def _check(self, i: int, value: Tensor) -> None:
         label = "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
+        if value.is_meta:
+            raise InvalidInput(f"{label} is on the meta device and holds no values: pass a tensor with data")
         if not value.dim():
             raise InvalidInput(f"{label} is a scalar: the first axis must hold the samples")
         if not value.numel() and not value.shape[0]:
@@ -108,6 +111,39 @@ class Inputs:
         """The model on these values, passed as the user's were."""
         return model(**dict(zip(self.names, values, strict=True))) if self.names is not None else model(*values)
 
+    @contextmanager
+    def taken_by(self, model: Callable[..., Any]) -> Iterator[None]:
+        """Say so in one sentence where the model itself cannot take these inputs; what else fails stays as it is.
+
+        Raises:
+            InvalidInput: in the place of the model's own error, which stands behind it.
+        """
+        try:
+            yield
+        except (HeadwaterError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+            try:
+                with torch.no_grad():
+                    self.call(model, self.copies())
+            except (RuntimeError, ValueError, TypeError, LookupError) as own:
+                if isinstance(own, (HeadwaterError, torch.OutOfMemoryError)):
+                    raise
+                reason = str(own).strip().partition("\n")[0]
+                raise InvalidInput(f"the model cannot take {self.told}: {reason}") from own
+            raise error
+
+    @property
+    def told(self) -> str:
+        """Shapes and types, for messages."""
+        keys = ["x"] if self.single else self.names or [f"x[{i}]" for i in range(len(self.values))]
+        parts = [
+            f"{key} of shape {list(v.shape)} and type {str(v.dtype).removeprefix('torch.')}"
+            for key, v in zip(keys, self.values, strict=True)
+            if isinstance(v, Tensor)
+        ]
+        return ", ".join(parts)
+
     def pack(self, parts: Sequence[Any]) -> Any:
         """One value for each argument, shaped like what the user passed."""
         if self.single:
@@ -149,6 +185,8 @@ def box(bounds: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         raise InvalidInput(
             f"bounds must be (low, high), scalars or broadcastable to {tuple(x.shape)}, not {bounds!r}"
         ) from None
+    if bool((low >= high).any()):
+        raise InvalidInput(f"bounds must be (low, high) with low below high everywhere, not {bounds!r}")
     slack = 1e-4 * (high - low).abs()
     if bool(((x < low - slack) | (x > high + slack)).any()):
         raise InvalidInput(

@@ -114,11 +114,12 @@ def explain(
         model, x = reader(model, x, row)
     if bounds is None and composite is not None:
         bounds = rule_bounds(resolve(composite))
+    inputs = Inputs.of(x)
     question = Question(
-        model, Inputs.of(x), target, composite, bounds, ledger, modules_matching(model, layers), batch_size, seed,
+        model, inputs, target, composite, bounds, ledger, modules_matching(model, layers), batch_size, seed,
         progress, differentiable, allow_training, through=conditions(model, through, keep), checkpoint=checkpoint,
     )  # fmt: skip
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), inputs.taken_by(model):
         answer = answer_of(row, question, options)
     return _explanation(row, question, answer)
 
@@ -148,7 +149,7 @@ def plan(
     inputs = Inputs.of(x)
     walk = Question(model, inputs, composite=composite, bounds=bounds).walker(row.composite)
     engine = Propagation(walk.composite, model, planning=True, seed=0)
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), inputs.taken_by(model):
         try:
             entered = walk.enter(engine, inputs)
             with engine:

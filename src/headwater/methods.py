@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -71,12 +72,12 @@ def _made_of(method: Method, options: dict[str, Any]) -> Method:
     return replace(method, run=partial(method.run, of=_made_of(inner, {})))
 
 
-def answer(method: Method, question: Question, options: dict[str, Any]) -> Answer:
-    """Run a method on a question.
+def check_options(method: Method, options: Collection[str]) -> None:
+    """Refuse what a method cannot be asked before anything is.
 
     Raises:
-        InvalidInput: for options that the method does not have, and for what it cannot give (a ledger, say); the text
-            says which it has.
+        InvalidInput: for options that the method does not have; the text says which it has. For a method that makes no
+            single explanation; the text says what runs it.
     """
     if method.run is None:
         raise InvalidInput(f"{method.name!r} is no single explanation: it is run by {method.call}")
@@ -84,6 +85,15 @@ def answer(method: Method, question: Question, options: dict[str, Any]) -> Answe
     if unknown:
         own = ", ".join(f"{k}={v!r}" for k, v in method.options.items()) or "none"
         raise InvalidInput(f"Method {method.name!r} has no option {unknown[0]!r}; its options: {own}")
+
+
+def answer(method: Method, question: Question, options: dict[str, Any]) -> Answer:
+    """Run a method on a question.
+
+    Raises:
+        InvalidInput: as :func:`check_options`, and for what the method cannot give (a ledger, say).
+    """
+    check_options(method, options)
     if question.composite is not None:
         if not method.rules:
             raise InvalidInput(f"Method {method.name!r} takes no composite; it is defined by its own")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,8 +60,10 @@ class Question:
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InvalidInput(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.batch_size is not None and (not _is_whole(self.batch_size) or self.batch_size < 1):
+            raise InvalidInput(f"batch_size must be at least 1, not {self.batch_size!r}")
+        if not _is_whole(self.seed):
+            raise InvalidInput(f"seed must be a whole number, not {self.seed!r}")
         if self.checkpoint and (self.ledger or self.differentiable):
             kept = "ledger" if self.ledger else "differentiable"
             raise InvalidInput(f"{kept}=True needs what checkpoint=True lets go: leave one of them out")
@@ -230,6 +233,10 @@ def resolve(composite: Composite | str) -> Composite:
             f"composite must be a preset's name or a headwater.Composite, not {type(composite).__name__}"
         )
     return composite
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _finite(scores: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor
 from headwater.errors import InvalidTarget
 
 CHOICES = (
-    "an int, a list or LongTensor of N ints, a function of the output that returns [N] scores, or one of "
+    "an int, a list or LongTensor of N ints, a tuple of ints (one place of the output), a function of the output that "
+    "returns [N] scores, or one of "
     "headwater.target.LogOdds(c), Margin(a, b), Neuron(layer, index), Token(position, id), Continuation(ids), Sum(), "
     "Contrast(c)"
 )
@@ -235,16 +236,11 @@ def _against(output: Tensor, target: LogOdds | Contrast) -> tuple[Tensor, Any]:
 
 def _token(output: Tensor, target: Token) -> tuple[Tensor, Any]:
     _want(output, 3, target)
-    _, length, vocabulary = output.shape
+    length = output.shape[1]
     if not -length <= target.position < length:
         raise InvalidTarget(f"{target!r}: the output {_shape(output)} has positions 0 to {length - 1}")
-    if isinstance(target.id, Tensor):
-        index = target.id.to(output.device)
-        return output[:, target.position].gather(1, index[:, None]).squeeze(1), index
-    if target.id is not None and not 0 <= target.id < vocabulary:
-        raise InvalidTarget(f"{target!r}: the output {_shape(output)} has tokens 0 to {vocabulary - 1}")
     at = output[:, target.position]
-    index = _predicted(at) if target.id is None else torch.full((len(output),), target.id, device=output.device)
+    index = _predicted(at) if target.id is None else _classes(at, target.id)
     return at.gather(1, index[:, None]).squeeze(1), index
 
 
@@ -264,6 +260,27 @@ def _continuation(output: Tensor, target: Continuation) -> Tensor:
     return ids.long()
 
 
+def probability(output: Tensor, classes: Any) -> Tensor:
+    """The probability of each sample's class, ``[N]``: of logits ``[N, C]`` the softmax, probabilities as they are.
+
+    Args:
+        output: what the model returned, C > 1; rows that are not negative and sum to 1 are probabilities.
+        classes: LongTensor ``[N]``.
+
+    Raises:
+        InvalidTarget: another output or target.
+    """
+    if output.dim() != 2 or output.shape[1] < 2 or not isinstance(classes, Tensor):
+        kind = "a class" if isinstance(classes, Tensor) else type(classes).__name__
+        raise InvalidTarget(
+            f"a probability needs a class of an output [N, C] with C > 1 as its target, not {kind} of "
+            f"{_shape(output)}: ask for the score instead (measure='score', output='score')"
+        )
+    known = bool((output >= 0).all()) and bool(((output.double().sum(1) - 1).abs() < 1e-3).all())
+    found = output if known else output.softmax(1)
+    return found.gather(1, classes.to(output.device)[:, None]).squeeze(1)
+
+
 def is_class(output: Tensor, target: Any) -> bool:
     """Whether a target picks one class of ``[N, C]`` scores for each sample."""
     return output.dim() == 2 and (target is None or isinstance(target, (int, list, Tensor)))
@@ -281,14 +298,25 @@ def call(raw: Any, target: Callable[[Any], Any], n: int) -> Tensor:
         InvalidTarget: where it returns anything else.
     """
     scores = target(raw)
-    if not isinstance(scores, Tensor) or scores.dim() != 1:
+    if not isinstance(scores, Tensor) or scores.dim() != 1 or len(scores) not in {n, _rows(raw)}:
         got = _shape(scores) if isinstance(scores, Tensor) else type(scores).__name__
         raise InvalidTarget(f"The target function must return scores [{n}], one a sample, not {got}")
     return scores
 
 
+def _rows(raw: Any) -> int | None:
+    """How many rows a model returned, which of graphs are not as many as it was given; None where it cannot be told."""
+    try:
+        output = select_output(raw)
+    except InvalidTarget:
+        return None
+    return len(output) if output.dim() else None
+
+
 def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
     dim = output.dim()
+    if isinstance(target, (bool, np.bool_)):
+        raise InvalidTarget(f"A target {target!r} is no class: choose {CHOICES}")
     if isinstance(target, tuple) and dim == len(target) + 1 and all(isinstance(i, int) for i in target):
         for i, n in zip(target, output.shape[1:], strict=True):
             if not -n <= i < n:

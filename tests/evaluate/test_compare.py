@@ -130,3 +130,20 @@ def test_bad_arguments_are_told() -> None:
         compare(model, x, [3])  # type: ignore[list-item]
     with pytest.raises(InvalidInput, match="kind"):
         compare(model, x, ["gradient"], steps=2, repetitions=0).plot("pie")
+
+
+@pytest.mark.parametrize(
+    ("method", "what"), [({"method": "occlusion", "windw": 3}, "no option 'windw'"), ("spray", "no single explanation")]
+)
+def test_a_method_that_cannot_be_asked_so_is_refused_before_anything_runs(method: Any, what: str) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("nothing may run")
+
+    with pytest.raises(InvalidInput, match=what):
+        compare(model, nets.pictures(2), [method])
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "note").touch()
+    with pytest.raises(InvalidInput, match="is a file: name a folder"):
+        compare(nets.tabular(), torch.randn(3, 6), ["lrp"], store=tmp_path / "note" / "methods")

@@ -212,3 +212,46 @@ def test_bad_arguments_are_told() -> None:
         pixel_flipping(model, x, relevance, hw.target.Sum(), output="probability")
     with pytest.raises(NonFinite):
         pixel_flipping(lambda v: v.flatten(1).sum(1) / 0, x, relevance)
+
+
+def test_probabilities_are_not_taken_for_logits() -> None:
+    model, x = nets.visual(), nets.pictures(3)
+    explanation = hw.explain(model, x)
+    of_logits = pixel_flipping(model, x, explanation, steps=4, output="probability")
+    of_probabilities = pixel_flipping(
+        nn.Sequential(model, nn.Softmax(1)), x, explanation, steps=4, output="probability"
+    )
+    torch.testing.assert_close(of_probabilities.curves, of_logits.curves, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("output", ["probability", "accuracy"])
+def test_a_single_output_has_no_class_probability(output: Any) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), torch.randn(3, 4)
+    with pytest.raises(InvalidTarget, match=r"\[N, C\] with C > 1"):
+        pixel_flipping(model, x, torch.rand(3, 4), output=output)
+
+
+class Columns(nn.Module):
+    """Numbers, and a kind that comes as one id a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds, self.out = nn.Embedding(5, 2), nn.Linear(5, 2)
+
+    def forward(self, numbers: Tensor, kind: Tensor) -> Tensor:
+        return self.out(torch.cat([numbers, self.kinds(kind)], 1))
+
+
+def test_an_argument_with_one_value_a_sample_is_a_feature() -> None:
+    model, numbers, kind = Columns().double(), torch.randn(4, 3).double(), torch.tensor([1, 4, 2, 3])
+    x = (numbers, kind)
+    for method in ("occlusion", "feature_ablation", "shapley_exact", "rise"):
+        e = hw.explain(model, x, 1, method=method)
+        assert [r.shape for r in e.relevance] == [numbers.shape, kind.shape]
+        if method != "rise":  # a linear model: what is lost is what each term adds
+            lost = (model(*x) - model(numbers, torch.zeros_like(kind)))[:, 1]
+            torch.testing.assert_close(e.relevance[1], lost.detach())
+    flipping = pixel_flipping(model, x, e, 1)
+    assert flipping.curves.shape == (4, 5)
+    nothing = model(torch.zeros_like(numbers), torch.zeros_like(kind))[:, 1]
+    torch.testing.assert_close(flipping.curves[:, -1], nothing.detach())

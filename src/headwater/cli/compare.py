@@ -59,9 +59,9 @@ def compare(
     repetitions: Annotated[int, typer.Option(min=0, help="Of the timing; 0 leaves it out.")] = 3,
     batch_size: Annotated[int | None, typer.Option(help="Samples explained, or rows asked, at a time.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder that is written to; a broken run goes on from it.")] = Path(
-        "out"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The folder that is written to; a broken run goes on from it.", file_okay=False)
+    ] = Path("out"),
     weights: WeightsOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -70,7 +70,7 @@ def compare(
 ) -> None:
     """Compare methods by faithfulness, complexity and cost; print a table and a recommendation, write a page."""
     from headwater import evaluate
-    from headwater.cli.given import blaming_input, load, target_of
+    from headwater.cli.given import load, target_of
     from headwater.evaluate.compare import METHODS
     from headwater.evaluate.ground_truth import ground_truth as rank
 
@@ -84,13 +84,12 @@ def compare(
         raise InvalidInput("compare needs a MODEL and at least one INPUT, or --ground-truth")
     resolved = target_of(target)
     loaded, samples = load(model, inputs, weights, size, mean, std, drop)
-    with blaming_input(loaded.model, samples.x):
-        found = evaluate.compare(
-            loaded.model, samples.x, METHODS if chosen is None else chosen, resolved,
-            features=_features(features), imputer=_number(imputer), output=output,  # type: ignore[arg-type]
-            steps=steps, bounds=samples.bounds if bounds is None else numbers("--bounds", bounds, 2),
-            names=samples.names, repetitions=repetitions, store=out / "methods", batch_size=batch_size, seed=seed,
-        )  # fmt: skip
+    found = evaluate.compare(
+        loaded.model, samples.x, METHODS if chosen is None else chosen, resolved,
+        features=_features(features), imputer=_number(imputer), output=output,  # type: ignore[arg-type]
+        steps=steps, bounds=samples.bounds if bounds is None else numbers("--bounds", bounds, 2),
+        names=samples.names, repetitions=repetitions, store=out / "methods", batch_size=batch_size, seed=seed,
+    )  # fmt: skip
     typer.echo(f"{found.table}\n\n{found.recommendation}")
     found.to_html(out / "index.html", f"Methods compared on {len(samples.names)} samples")
     typer.echo(out / "index.html")

@@ -56,7 +56,7 @@ def explain(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows that go through the model at a time.")] = None,
     seed: Annotated[int, typer.Option(help="For methods that draw at random.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder that is written to.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="The folder that is written to.", file_okay=False)] = Path("out"),
     pictures: Annotated[int, typer.Option(min=1, help="Samples that are drawn.")] = 8,
     weights: WeightsOption = None,
     size: SizeOption = None,
@@ -66,24 +66,23 @@ def explain(
 ) -> None:
     """Explain what in each INPUT carried the MODEL's decision; write a page, a picture and the numbers."""
     from headwater import results
-    from headwater.cli.given import blaming_input, load, target_of
+    from headwater.cli.given import load, target_of
     from headwater.show import TextMap, display
 
     resolved = target_of(target)
     loaded, samples = load(model, inputs, weights, size, mean, std, drop)
-    with blaming_input(loaded.model, samples.x):
-        explanation = hw.explain(
-            loaded.model,
-            samples.x,
-            target=resolved,
-            method=method,
-            composite=composite,
-            bounds=samples.bounds if bounds is None else numbers("--bounds", bounds, 2),
-            ledger=ledger,
-            batch_size=batch_size,
-            seed=seed,
-            **_options(option or ()),
-        )
+    explanation = hw.explain(
+        loaded.model,
+        samples.x,
+        target=resolved,
+        method=method,
+        composite=composite,
+        bounds=samples.bounds if bounds is None else numbers("--bounds", bounds, 2),
+        ledger=ledger,
+        batch_size=batch_size,
+        seed=seed,
+        **_options(option or ()),
+    )
     console = Console()
     print_table(console, display.HEADER, islice(results.rows(explanation, samples), ROWS))
     if len(samples.names) > ROWS:
@@ -113,11 +112,10 @@ def plan(
     drop: DropOption = None,
 ) -> None:
     """List every operator call of the MODEL on INPUT with its rule, or the gap where there is none."""
-    from headwater.cli.given import blaming_input, load
+    from headwater.cli.given import load
 
     loaded, samples = load(model, inputs, weights, size, mean, std, drop)
-    with blaming_input(loaded.model, samples.x):
-        typer.echo(str(hw.plan(loaded.model, samples.x, composite=composite)))
+    typer.echo(str(hw.plan(loaded.model, samples.x, composite=composite)))
 
 
 @app.command(epilog="Example: headwater methods")
@@ -130,7 +128,9 @@ def methods() -> None:
 
 
 @app.command(epilog="Example: headwater demo --out demo")
-def demo(out: Annotated[Path, typer.Option(help="The folder that is written to.")] = Path("demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder that is written to.", file_okay=False)] = Path("demo"),
+) -> None:
     """Explain photographs with a pretrained classifier (needs the extra demo)."""
     from headwater.demo import main
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from headwater import target
 from headwater.cli.app import numbers
 from headwater.dataset.sources import Source, folder, source_of
-from headwater.errors import HeadwaterError, InvalidInput, InvalidTarget
+from headwater.errors import InvalidInput, InvalidTarget
 from headwater.inputs import Preparation, Samples, read
 from headwater.loaders import LoadedModel, load_model
 
@@ -40,9 +38,8 @@ def load(
 def _preparation(
     loaded: LoadedModel, size: str | None, mean: str | None, std: str | None, drop: list[str] | None
 ) -> Preparation:
-    side = numbers("--size", size, 1, 2)
     return Preparation(
-        size=(int(side[0]), int(side[-1])) if side else loaded.size,
+        size=_sides(size) or loaded.size,
         mean=_channels("--mean", mean) or loaded.mean or Preparation.mean,
         std=_channels("--std", std) or loaded.std or Preparation.std,
         drop=drop or (),
@@ -59,24 +56,6 @@ def _in_precision_of(model: nn.Module, samples: Samples) -> Samples:
     x = samples.x
     converted = {name: cast(part) for name, part in x.items()} if isinstance(x, dict) else cast(x)
     return replace(samples, x=converted)
-
-
-@contextmanager
-def blaming_input(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Iterator[None]:
-    """Say so in one sentence where it is the model itself that cannot take the input."""
-    try:
-        yield
-    except HeadwaterError:
-        raise
-    except Exception:
-        try:
-            with torch.no_grad():
-                model(**x) if isinstance(x, dict) else model(x)
-        except Exception as error:  # the model is the user's: it may raise anything
-            shapes = {name: list(part.shape) for name, part in x.items()} if isinstance(x, dict) else list(x.shape)
-            reason = str(error).strip().partition("\n")[0]
-            raise InvalidInput(f"the model cannot take an input of shape {shapes}: {reason}") from error
-        raise
 
 
 @dataclass(frozen=True)
@@ -110,6 +89,15 @@ def _first_file(inputs: list[str]) -> Path | None:
     if len(inputs) != 1 or not Path(inputs[0]).is_dir():
         return None
     return next((p for p in sorted(Path(inputs[0]).rglob("*")) if p.suffix.lower() in LAZY), None)
+
+
+def _sides(text: str | None) -> tuple[int, int] | None:
+    chosen = numbers("--size", text, 1, 2)
+    if chosen is None:
+        return None
+    if any(side < 1 or side != int(side) for side in chosen):
+        raise InvalidInput(f"--size {text!r}: write whole numbers of pixels, such as 224 or 224,320")
+    return int(chosen[0]), int(chosen[-1])
 
 
 def _channels(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -45,7 +45,7 @@ def optimize(
     blur: Annotated[float, typer.Option(help="Standard deviation of a blur at every fourth step.")] = 0.0,
     bounds: Annotated[str | None, typer.Option(help="LOW,HIGH of the input's values.")] = None,
     seed: Annotated[int, typer.Option(help="For random starts and jitter.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder that is written to.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="The folder that is written to.", file_okay=False)] = Path("out"),
     weights: WeightsOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -53,9 +53,8 @@ def optimize(
     drop: DropOption = None,
 ) -> None:
     """Find inputs that the MODEL scores as high as it can; write them, their learning curve and a picture."""
-    import torch
 
-    from headwater.cli.given import blaming_input, load, target_of
+    from headwater.cli.given import load, target_of
     from headwater.loaders import load_model
     from headwater.optimize import maximize
 
@@ -69,12 +68,11 @@ def optimize(
     else:
         loaded = load_model(model, weights)
         options["shape"] = _shape(shape)
-    with blaming_input(loaded.model, options["start"] if inputs else torch.zeros(1, *options["shape"])):
-        optimum = maximize(
-            loaded.model, target_of(target), **options, steps=steps, rate=rate, l2=l2, tv=tv, spectral=spectral,
-            decay=decay, jitter=jitter, blur=blur, bounds=None if low_high is None else (low_high[0], low_high[1]),
-            seed=seed,
-        )  # fmt: skip
+    optimum = maximize(
+        loaded.model, target_of(target), **options, steps=steps, rate=rate, l2=l2, tv=tv, spectral=spectral,
+        decay=decay, jitter=jitter, blur=blur, bounds=None if low_high is None else (low_high[0], low_high[1]),
+        seed=seed,
+    )  # fmt: skip
     for i, score in enumerate(optimum.score.tolist()):
         stopped = int(optimum.stopped[i])
         ended = f"converged at step {stopped}" if stopped >= 0 else f"still rising after {steps} steps"

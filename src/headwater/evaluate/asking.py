@@ -11,11 +11,11 @@ from torch import Tensor
 
 from headwater import target as targets
 from headwater.arguments import Inputs
-from headwater.errors import InvalidInput, InvalidTarget, NonFinite
+from headwater.errors import InvalidInput, NonFinite
 from headwater.evaluate.maps import relevance_of
 from headwater.explanation import Explanation
 from headwater.question import Question
-from headwater.remove.features import Pool
+from headwater.remove.features import Pool, in_columns
 from headwater.remove.removal import Removal
 
 Output = Literal["score", "probability", "accuracy"]
@@ -27,7 +27,7 @@ class Asking(Question):
     """A question that remembers what the model answered about the inputs as they are.
 
     Attributes:
-        output: ``"score"`` the target's own scalar; ``"probability"`` the softmax of its class; ``"accuracy"`` 1 where
+        output: ``"score"`` the target's own scalar; ``"probability"`` that of its class; ``"accuracy"`` 1 where
             that class is the predicted one.
         clean: the answers, ``[N]``, once the target is :meth:`fixed`.
     """
@@ -73,12 +73,15 @@ def asking(
     question = Asking(
         model, Inputs.of(x), target, batch_size=batch_size, seed=seed, progress=progress, output=output
     )  # fmt: skip
-    return question.fixed()
+    with question.inputs.taken_by(model):
+        return question.fixed()
 
 
 def settled_target(model: Callable[..., Any], x: Any, target: Any) -> Any:
     """What a target asks for at ``x``, so that another input, another model or another method is asked the same."""
-    return Question(model, Inputs.of(x), target).fixed().target
+    inputs = Inputs.of(x)
+    with inputs.taken_by(model):
+        return Question(model, inputs, target).fixed().target
 
 
 def removal_of(
@@ -111,7 +114,7 @@ def pooled(removal: Removal, relevance: Any, pool: Pool) -> Tensor:
     for site in removal.sites:
         if not inputs.explained(site.place):
             continue
-        found.append(site.features.pooled(relevance_at(relevance, inputs, site.place), pool))
+        found.append(site.features.pooled(in_columns(relevance_at(relevance, inputs, site.place)), pool))
     return torch.stack(found).sum(0)
 
 
@@ -158,9 +161,7 @@ def _settled(question: Asking) -> tuple[Any, Tensor]:
 
 def _read(raw: Any, output: Output, classes: Any) -> Tensor:
     scores = targets.select_output(raw)
-    if scores.dim() != 2 or not isinstance(classes, Tensor):
-        raise InvalidTarget(f"{output} needs a class and an output [N, C], not {classes!r} and {list(scores.shape)}")
-    own = classes.to(scores.device)
+    own = targets.probability(scores, classes)  # also of an accuracy: it refuses what is no class
     if output == "accuracy":
-        return (scores.argmax(1) == own).to(scores.dtype)
-    return scores.softmax(1).gather(1, own[:, None]).squeeze(1)
+        return (scores.argmax(1) == classes.to(scores.device)).to(scores.dtype)
+    return own

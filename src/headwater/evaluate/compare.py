@@ -87,7 +87,7 @@ def compare(
         **flip_settings(question, removal, "most", pool, False, imputer), "steps": len(fractions) - 1, "until": until,
         "timed_batch": min(TIMED_BATCH, len(changed)), "repetitions": repetitions, "randomize": randomize,
     }  # fmt: skip
-    folder = None if store is None else Path(store)
+    folder = None if store is None else _folder(Path(store))
     key = "" if folder is None else _key(question, removal, settings, references)
     random_model = None
     if randomize and isinstance(model, nn.Module) and any(True for _ in model.parameters()):
@@ -167,6 +167,13 @@ class _Job:
         except NonFinite:
             pass  # random parameters may overflow where trained ones do not
         return similarity
+
+
+def _folder(path: Path) -> Path:
+    existing = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise InvalidInput(f"store={str(path)!r}: {existing} is a file: name a folder")
+    return path
 
 
 def _explainers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,9 @@ from headwater.arguments import Inputs
 from headwater.errors import InvalidInput
 from headwater.evaluate.maps import relevance_of
 from headwater.explain import explain
-from headwater.methods import find
+from headwater.methods import check_options, find
 
+_COMMON = frozenset(inspect.signature(explain).parameters)
 _QUIET = ("batch_size", "progress")  # options that change no result
 
 
@@ -41,7 +43,7 @@ class Explainer:
             more: options that fill in for those the dict leaves out.
 
         Raises:
-            InvalidInput: an unknown method, or anything else.
+            InvalidInput: an unknown method or option, or anything else.
         """
         if isinstance(method, Explainer):
             return method
@@ -50,6 +52,7 @@ class Explainer:
         if isinstance(method, Mapping):
             options = {"method": "lrp", **more, **method}
             row = find(options["method"])
+            check_options(row, [option for option in options if option not in _COMMON])
             label = row.name + (f" {options['composite']}" if isinstance(options.get("composite"), str) else "")
             return Explainer(name or label, options)
         if callable(method):

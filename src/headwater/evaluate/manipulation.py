@@ -68,8 +68,8 @@ def manipulate_input(
     Source: Dombrowski et al.: Explanations Can Be Manipulated and Geometry Is to Blame, NeurIPS 2019; review, Section
     IX.
     """
-    if not x.is_floating_point() or radius <= 0 or keep <= 0 or steps < 1:
-        raise InvalidInput("manipulation needs floats x, and radius, keep and steps above 0")
+    if not isinstance(x, Tensor) or not x.is_floating_point() or radius <= 0 or keep <= 0 or steps < 1:
+        raise InvalidInput("manipulation needs a tensor of floats x, and radius, keep and steps above 0")
     explainer = _differentiable(method)
     chosen = settled_target(model, x, target)
     before = explainer.maps(model, x, chosen)

@@ -101,6 +101,8 @@ def logit_randomization(
     Source: Sixt, Granz, Landgraf: When Explanations Lie, ICML 2020.
     """
     explainer, of = Explainer.of(method), measure_of(similarity)
+    if not isinstance(x, Tensor):
+        raise InvalidInput(f"logit randomization explains one tensor x, not a {type(x).__name__}")
     with torch.no_grad():
         output = select_output(model(x.clone()))
     if output.dim() != 2 or output.shape[1] < 2:

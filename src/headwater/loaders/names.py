@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from headwater.errors import InvalidInput
+from headwater.errors import HeadwaterError, InvalidInput
 from headwater.loaders.loaded import LoadedModel, package
 
 
@@ -50,7 +51,16 @@ def _build(factory: object, spec: str) -> nn.Module:
         inspect.signature(factory).bind()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{spec!r} cannot be called without arguments: {error}") from error
-    model = factory()
+    try:
+        model = factory()
+    except HeadwaterError:
+        raise
+    except Exception as error:  # the function is the user's: it may raise anything
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(
+            f"{spec!r} built no model: {type(error).__name__} in {last.filename}:{last.lineno}: {reason}"
+        ) from error
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"{spec!r} returned a {type(model).__name__}, not a torch.nn.Module")
     return model

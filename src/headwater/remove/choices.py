@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headwater.arguments import bounds_of
 from headwater.errors import InvalidInput
 from headwater.question import Question
-from headwater.remove.features import Features, features_of
+from headwater.remove.features import Features, features_of, in_columns
 from headwater.remove.imputers import Blur, Constant, Delete, Imputer, Mean, Noise, Uniform
 from headwater.remove.inpainting import Biharmonic, Inpaint, NoisyLinear
 from headwater.remove.references import Average, Conditional, Marginal
@@ -56,7 +56,7 @@ def by_argument(value: Any, question: Question, place: int) -> Any:
 
 def chosen_features(question: Question, place: int, features: Any, cells: str) -> Features:
     """The features of an argument; by default ``cells``, or the words of a text without what pads it."""
-    x, mask = question.inputs.values[place], question.inputs.mask
+    x, mask = in_columns(question.inputs.values[place]), question.inputs.mask
     if isinstance(question.model, Reader):
         mask = x
     if features is None and not x.is_floating_point() and mask is not None and mask.shape == x.shape:
@@ -79,6 +79,8 @@ def imputer_of(imputer: Any, question: Question, place: int, references: Any = N
         InvalidInput: an unknown name, or one that lacks its reference set.
     """
     examples = by_argument(references, question, place)
+    if isinstance(examples, Tensor) and question.inputs.values[place].dim() == 1:
+        examples = in_columns(examples)
     if imputer is None:
         ids = not question.inputs.values[place].is_floating_point()
         imputer = "marginal" if examples is not None else _padding(question.model) if ids else default

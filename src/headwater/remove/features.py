@@ -115,6 +115,11 @@ class Features:
         return pooled[:, 1:].masked_fill(~self.present, -torch.inf)
 
 
+def in_columns(x: Tensor) -> Tensor:
+    """An argument with one value a sample, ``[N]``, as a table of one column; all others as they are."""
+    return x[:, None] if x.dim() == 1 else x
+
+
 def features_of(x: Tensor, features: Any = None) -> Features:
     """The features that an argument of the user's means for inputs ``x``, ``[N, ...]``.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headwater.answer import Answer
 from headwater.question import Question
+from headwater.remove.features import in_columns
 from headwater.remove.references import Permutation
 from headwater.remove.removal import Removal, repeated, standard_error
 from headwater.remove.windows import Windows
@@ -44,7 +45,7 @@ def slide(removal: Removal, window: Any, stride: Any, read: Callable[[Tensor], T
     """The answer of what falls in each window; ``read`` says how much it is of the model's answers."""
     read = _as_it_is if read is None else read
     values = removal.question.inputs.values
-    windows = [Windows.of(values[site.place], window, stride) for site in removal.sites if not site.follows]
+    windows = [Windows.of(in_columns(values[site.place]), window, stride) for site in removal.sites if not site.follows]
     ends = list(accumulate(w.count for w in windows))
     begins = [0, *ends[:-1]]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from headwater import target as targets
 from headwater.answer import Answer
-from headwater.errors import InvalidInput, InvalidTarget
+from headwater.errors import InvalidInput
 from headwater.question import Question
 from headwater.remove.choices import by_argument, chosen_features, imputer_of, places_of
-from headwater.remove.features import Features, jointly
+from headwater.remove.features import Features, in_columns, jointly
 from headwater.remove.hidden import grafted
 from headwater.remove.imputers import Delete, Fill
 from headwater.remove.text import Reader
@@ -92,7 +92,7 @@ class Removal:
             raise InvalidInput(f"imputers with {sorted(several)} draws cannot fill together: give them as many")
         sites, generator = [], question.generator()
         for place, part, own in zip(places, parts, imputers, strict=True):
-            x = question.inputs.values[place].detach()
+            x = in_columns(question.inputs.values[place].detach())
             sites.append(Site(place, part, own.prepare(x, generator)))
             mask = question.inputs.mask
             if isinstance(own, Delete) and mask is not None and mask.shape == x.shape:  # moves with its words
@@ -154,9 +154,11 @@ class Removal:
             values = [v.clone() if isinstance(v, Tensor) else v for v in copies.inputs.values]
             first = own[:1] if bool((own == own[0]).all()) else own  # of copies of one sample one suffices
             for site, hole in zip(self.sites, holes(at), strict=True):
-                x = self.question.inputs.values[site.place].detach()
+                given = self.question.inputs.values[site.place].detach()
+                x = in_columns(given)
                 filled = site.fill(x[first.to(x.device)], hole.to(x.device), own, draw)
-                values[site.place] = filled.expand(len(own), *x.shape[1:]).to(x.dtype).contiguous()
+                filled = filled.expand(len(own), *x.shape[1:]).to(x.dtype)
+                values[site.place] = filled.reshape(len(own), *given.shape[1:]).contiguous()
             return self._asked(copies.about(values), spent=True).double().cpu()
 
         found = self.question.in_batches(work, len(rows) * self.draws, self.rows_at_a_time, label)
@@ -251,7 +253,7 @@ class Removal:
         relevance: list[Tensor | None] = [None] * len(inputs.values)
         for place, found in maps.items():
             x = inputs.values[place]
-            relevance[place] = found.to(x.device, x.dtype if x.is_floating_point() else self.scored.dtype)
+            relevance[place] = found.view(x.shape).to(x.device, x.dtype if x.is_floating_point() else self.scored.dtype)
         layers = {self.layer: relevance.pop(0)} if self.layer else {}
         if isinstance(self.question.model, Reader):
             details["words"] = self.question.model.words
@@ -276,16 +278,7 @@ def _probability_of(classes: Any) -> Callable[[Any], Tensor]:
     """Reads the probability of each sample's class, ``[N]`` in float64, from logits or probabilities ``[N, C]``."""
 
     def read(raw: Any) -> Tensor:
-        found = targets.select_output(raw)
-        if found.dim() != 2 or found.shape[1] < 2 or not isinstance(classes, Tensor):
-            raise InvalidTarget(
-                f"a probability needs a class of an output [N, C] as its target, not {classes!r} of "
-                f"{list(found.shape)}: choose measure='score'"
-            )
-        found = found.double()
-        known = bool((found >= 0).all()) and bool(((found.sum(1) - 1).abs() < 1e-3).all())
-        found = found if known else found.softmax(1)
-        return found.gather(1, classes.to(found.device)[:, None]).squeeze(1)
+        return targets.probability(targets.select_output(raw).double(), classes)
 
     return read
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from headwater.answer import Answer
 from headwater.errors import InvalidInput
 from headwater.question import Question
-from headwater.remove.features import Features
+from headwater.remove.features import Features, in_columns
 from headwater.remove.removal import Removal, repeated
 from headwater.remove.sampling import check_count, subsets
 
@@ -53,7 +53,7 @@ def rise(
     values = removal.question.inputs.values
     masks: list[Soft | Whole] = []
     for site in own:
-        x = values[site.place]
+        x = in_columns(values[site.place])
         soft = features is None and x.is_floating_point() and x.dim() > 2
         kind = Soft.of if soft else Whole.of
         masks.append(kind(site.features, x, samples, cells, kept, removal.generator))
