@@ -306,7 +306,7 @@ def test_a_function_of_the_output_returns_one_score_a_sample() -> None:
 
 def test_a_token_that_the_vocabulary_does_not_have_is_refused_for_each_sample() -> None:
     model, x = Scores(4, 7), torch.randn(2, 6, dtype=torch.float64)
-    with pytest.raises(hw.InvalidTarget, match="Target 9 is out of range"):
+    with pytest.raises(hw.InvalidTarget, match="has tokens 0 to 6"):
         hw.explain(model, x, hw.target.Token(-1, torch.tensor([9, 1])))
     one = hw.explain(model, x, hw.target.Token(-1, torch.tensor([3, 1])))
     assert one.target.tolist() == [3, 1]
@@ -316,3 +316,13 @@ def test_one_place_of_an_output_over_time_is_named_by_a_tuple() -> None:
     model, x = Scores(3, 8), torch.randn(2, 6, dtype=torch.float64)  # [N, phases, steps], say
     e = hw.explain(model, x, (1, 5), composite=ZERO)
     assert_same(e.output, model(x)[:, 1, 5].detach())
+
+
+def test_scores_over_a_series_are_not_taken_for_a_vocabulary_in_silence() -> None:
+    picker, x = nn.Conv1d(3, 4, 5, padding=2).double(), torch.randn(2, 3, 20, dtype=torch.float64)
+    with pytest.warns(hw.HeadwaterWarning, match=r"pass target=\(class, step\)"):
+        hw.explain(picker, x)
+    with pytest.warns(hw.HeadwaterWarning, match="its last axis is as long as the input's"):
+        hw.explain(picker, x, method="occlusion")
+    hw.explain(picker, x, (1, 7))  # a warning would be an error here
+    hw.explain(Scores(4, 7), torch.randn(2, 6, dtype=torch.float64))

@@ -57,7 +57,7 @@ class Inputs:
         return inputs
 
     def _check(self, i: int, value: Tensor) -> None:
-        label = "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
+        label = self.key(i)
         if value.is_meta:
             raise InvalidInput(f"{label} is on the meta device and holds no values: pass a tensor with data")
         if not value.dim():
@@ -133,13 +133,29 @@ class Inputs:
                 raise InvalidInput(f"the model cannot take {self.told}: {reason}") from own
             raise error
 
+    def key(self, i: int) -> str:
+        """What an argument is called in messages."""
+        return "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
+
+    def warn_of_series(self, output: Tensor, target: Any) -> None:
+        """Warn where an output ``[N, K, T]`` looks like K scores at each of T steps, as it is read as ``[N, T, V]``."""
+        if output.dim() != 3 or not (target is None or isinstance(target, int)):
+            return
+        series = (v for v in self.values if isinstance(v, Tensor) and v.is_floating_point() and v.dim() == 3)
+        if any(v.shape[2] == output.shape[2] and v.shape[1] != output.shape[1] for v in series):
+            warnings.warn(
+                f"The output {list(output.shape)} is read as [N, steps, classes] and explained at its last step, but "
+                f"its last axis is as long as the input's: for one class at one step pass target=(class, step).",
+                HeadwaterWarning,
+                stacklevel=4,
+            )
+
     @property
     def told(self) -> str:
         """Shapes and types, for messages."""
-        keys = ["x"] if self.single else self.names or [f"x[{i}]" for i in range(len(self.values))]
         parts = [
-            f"{key} of shape {list(v.shape)} and type {str(v.dtype).removeprefix('torch.')}"
-            for key, v in zip(keys, self.values, strict=True)
+            f"{self.key(i)} of shape {list(v.shape)} and type {str(v.dtype).removeprefix('torch.')}"
+            for i, v in enumerate(self.values)
             if isinstance(v, Tensor)
         ]
         return ", ".join(parts)

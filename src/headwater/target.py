@@ -240,6 +240,10 @@ def _token(output: Tensor, target: Token) -> tuple[Tensor, Any]:
     if not -length <= target.position < length:
         raise InvalidTarget(f"{target!r}: the output {_shape(output)} has positions 0 to {length - 1}")
     at = output[:, target.position]
+    if target.id is not None:
+        ids = torch.as_tensor(target.id)
+        if bool(((ids < 0) | (ids >= output.shape[2])).any()):
+            raise InvalidTarget(f"{target!r}: the output {_shape(output)} has tokens 0 to {output.shape[2] - 1}")
     index = _predicted(at) if target.id is None else _classes(at, target.id)
     return at.gather(1, index[:, None]).squeeze(1), index
 

@@ -147,3 +147,15 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "note").touch()
     with pytest.raises(InvalidInput, match="is a file: name a folder"):
         compare(nets.tabular(), torch.randn(3, 6), ["lrp"], store=tmp_path / "note" / "methods")
+
+
+class Sum(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.stack([a.sum(1) + b, a[:, 0] - b], 1)
+
+
+def test_of_several_arguments_the_table_says_whose_map_it_measures() -> None:
+    found = compare(Sum(), {"a": torch.rand(3, 4), "b": torch.rand(3)}, ["gradient_x_input"], repetitions=0)
+    assert any("x['a'], x['b'] lose features together" in note for note in found.table.notes)
+    axes = found.plot("maps").axes
+    assert all(tick == round(tick) for ax in axes[:-1] for tick in ax.get_xticks())  # features are whole

@@ -148,3 +148,17 @@ def test_an_explanation_brings_its_target() -> None:
     explanation = hw.explain(model, x, target=1)
     direct = faithfulness_correlation(model, x, explanation.relevance, 1)
     assert faithfulness_correlation(model, x, explanation).equal(direct)
+
+
+@pytest.mark.parametrize("perturbation", ["removal", "noise"])
+@pytest.mark.parametrize("method", ["gradient", "gradient_x_input", "guided_backprop"])
+def test_a_linear_models_map_is_faithful_in_units_of_the_input_and_of_the_output(
+    method: str, perturbation: str
+) -> None:
+    model, x = nn.Linear(5, 1, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    explanation = hw.explain(model, x, method=method)
+    error = infidelity(model, x, explanation, perturbation=perturbation)
+    torch.testing.assert_close(error, torch.zeros_like(error), atol=1e-20, rtol=0)
+    slope = hw.explain(model, x, method="gradient").relevance
+    error = infidelity(model, x, slope, perturbation=perturbation, per_unit=True)
+    torch.testing.assert_close(error, torch.zeros_like(error), atol=1e-20, rtol=0)

@@ -255,3 +255,17 @@ def test_an_argument_with_one_value_a_sample_is_a_feature() -> None:
     assert flipping.curves.shape == (4, 5)
     nothing = model(torch.zeros_like(numbers), torch.zeros_like(kind))[:, 1]
     torch.testing.assert_close(flipping.curves[:, -1], nothing.detach())
+
+
+def test_a_model_in_training_mode_is_not_asked() -> None:
+    model = nn.Sequential(nets.tabular(), nn.Dropout(0.5)).train()
+    with pytest.raises(hw.UnsupportedModel, match=r"call model\.eval\(\)"):
+        pixel_flipping(model, torch.randn(3, 6), torch.rand(3, 6))
+
+
+def test_an_estimator_is_told_how_it_can_be_asked() -> None:
+    class Fitted:
+        def predict(self, x: Any) -> Any: ...
+
+    with pytest.raises(hw.UnsupportedModel, match=r"headwater\.black_box\(model\)"):
+        pixel_flipping(Fitted(), torch.randn(3, 6), torch.rand(3, 6))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from headwater.arguments import Inputs
 from headwater.errors import InvalidInput, NonFinite
 from headwater.evaluate.maps import relevance_of
 from headwater.explanation import Explanation
+from headwater.propagate import soundness
 from headwater.question import Question
 from headwater.remove.features import Pool, in_columns
 from headwater.remove.removal import Removal
@@ -66,8 +67,9 @@ def asking(
     """Check the arguments and settle the target; its errors are those of :meth:`Asking.fixed`.
 
     Raises:
-        InvalidInput: another output.
+        InvalidInput: another output; UnsupportedModel: a model in training mode, whose answers differ each time.
     """
+    soundness.check_mode(model)
     if output not in OUTPUTS:
         raise InvalidInput(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}")
     question = Asking(
@@ -79,6 +81,7 @@ def asking(
 
 def settled_target(model: Callable[..., Any], x: Any, target: Any) -> Any:
     """What a target asks for at ``x``, so that another input, another model or another method is asked the same."""
+    soundness.check_mode(model)
     inputs = Inputs.of(x)
     with inputs.taken_by(model):
         return Question(model, inputs, target).fixed().target
@@ -152,6 +155,7 @@ def _settled(question: Asking) -> tuple[Any, Tensor]:
     with torch.no_grad():
         raw = question.inputs.call(question.model, question.inputs.copies())
     output = targets.select_output(raw)
+    question.inputs.warn_of_series(output, question.target)
     scores, resolved = targets.score(output, question.target, question.inputs.mask)
     if not bool(scores.isfinite().all()):
         raise NonFinite("The model's score at x is NaN or infinite: nothing can be measured on it")

@@ -87,6 +87,9 @@ def compare(
         **flip_settings(question, removal, "most", pool, False, imputer), "steps": len(fractions) - 1, "until": until,
         "timed_batch": min(TIMED_BATCH, len(changed)), "repetitions": repetitions, "randomize": randomize,
     }  # fmt: skip
+    several = [question.inputs.key(site.place) for site in removal.sites if not site.follows]
+    if len(several) > 1:
+        settings["arguments"] = ", ".join(several)
     folder = None if store is None else _folder(Path(store))
     key = "" if folder is None else _key(question, removal, settings, references)
     random_model = None

@@ -202,5 +202,11 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         f"per second, forwards: explanations in batches of up to {settings['timed_batch']}; a cost in forwards",
         "MiB: the most that was held at once for such a batch, beside model and input",
     ]
+    if "arguments" in settings:
+        first = settings["arguments"].partition(", ")[0]
+        notes.append(
+            f"{settings['arguments']} lose features together; maps, file size, eff. features and randomized are of "
+            f"{first} alone"
+        )
     notes += [f"{e.name} does not serve: {e.error}" for e in comparison.entries if e.error]
     return tuple(notes)

@@ -58,7 +58,7 @@ def plot_curves(
     axes.set_xlabel(f"features {done}, % ({unit})", fontsize=9)
     axes.set_ylabel(ylabel or str(settings.get("output", "score")), fontsize=9)
     axes.set_xlim(0, float(100 * next(iter(flippings.values())).fractions[-1]))
-    axes.legend(title="method (area)", fontsize=8, title_fontsize=8, frameon=False)
+    axes.legend(title="method (area)", fontsize=8, title_fontsize=8, framealpha=0.85, edgecolor="none")
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -123,6 +123,8 @@ def _lines(scaled: Mapping[str, Tensor], signal: Tensor, head: str) -> Figure:
 
 def _strips(scaled: Mapping[str, Tensor], heads: Sequence[str]) -> Figure:
     """A matrix for each sample: methods in rows, features in columns."""
+    from matplotlib.ticker import MaxNLocator
+
     from headwater.show.colour import colour_map, norm
     from headwater.show.figure import colour_bar
 
@@ -132,7 +134,9 @@ def _strips(scaled: Mapping[str, Tensor], heads: Sequence[str]) -> Figure:
         rows = torch.stack([maps[i].flatten() for maps in scaled.values()])
         ax.imshow(rows.numpy(), cmap=colour_map(), norm=norm(1.0), aspect="auto", interpolation="nearest")
         ax.set_yticks(range(len(scaled)), list(scaled), fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # features are whole
         ax.tick_params(axis="x", labelsize=7)
         ax.set_title(head, fontsize=9)
+    axes[-1].set_xlabel("feature", fontsize=8)
     colour_bar(figure, list(axes), 1.0)
     return figure

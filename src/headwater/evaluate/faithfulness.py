@@ -18,6 +18,8 @@ from headwater.remove.features import Pool
 from headwater.remove.inpainting import NoisyLinear
 from headwater.remove.removal import Removal, repeated
 
+PER_UNIT = ("gradient", "sensitivity", "guided_backprop", "deconvnet")  # methods whose map is a factor of the input
+
 
 @dataclass(frozen=True)
 class SensitivityN:
@@ -107,7 +109,8 @@ def faithfulness_correlation(
 
 def infidelity(
     model: Callable[..., Any], x: Any, relevance: Any, target: Any = None, *, perturbation: str = "removal",
-    deviation: float = 0.1, draws: int = 100, normalize: bool = False, batch_size: int | None = None,
+    deviation: float = 0.1, draws: int = 100, normalize: bool = False,
+    per_unit: bool | None = None, batch_size: int | None = None,
     seed: int = 0, progress: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """Expected squared error of the map as a linear model of the answer, ``[N]``: 0 is perfect.
@@ -116,8 +119,10 @@ def infidelity(
 
     Args:
         model, x, target, batch_size, seed, progress: as for :func:`~headwater.evaluate.pixel_flipping`.
-        relevance: a map shaped like ``x``. It is taken as relevance, in units of the output, so that ``a = R / x`` and
-            ``I · a = Σ_i R_i I_i / x_i`` (0 where x is 0).
+        relevance: a map shaped like ``x``. Relevance in units of the output is divided by the input: ``a = R / x``, so
+            that ``I · a = Σ_i R_i I_i / x_i`` (0 where x is 0).
+        per_unit: the map is a already, as a gradient is. None: what the explanation's method gives: True for gradient,
+            sensitivity, guided backprop and deconvnet, else False (say True for SmoothGrad of gradients).
         perturbation: ``"removal"``: each value is set to zero with probability a half (``I = x ⊙ z``, so that
             ``I · a = Σ_i R_i z_i``); ``"noise"``: ``I`` is Gaussian of this ``deviation``.
         draws: of the perturbation, for each sample.
@@ -139,7 +144,10 @@ def infidelity(
     if not question.inputs.single or maps.shape != x.shape or not x.is_floating_point():
         raise InvalidInput("infidelity needs one tensor of floats x, and relevance of the same shape")
     values, maps = x.detach(), maps.to(x.device)
-    slope = torch.where(values == 0, torch.zeros_like(values), maps / torch.where(values == 0, 1, values))
+    if per_unit if per_unit is not None else getattr(relevance, "method", "") in PER_UNIT:
+        slope, maps = maps, maps * values
+    else:
+        slope = torch.where(values == 0, torch.zeros_like(values), maps / torch.where(values == 0, 1, values))
     rows, generator = repeated(len(x), draws), question.generator()
     told = torch.zeros(len(rows), dtype=torch.float64)
 

@@ -28,8 +28,7 @@ def check_model(model: Any, allow_training: bool = False) -> None:
         UnsupportedModel: a scripted or quantized module, dropout or batch norm in training mode, no callable.
         NonFinite: NaN or infinity in a parameter or buffer.
     """
-    if not callable(model):
-        raise UnsupportedModel(f"A model must be callable on its input; a {type(model).__name__} is not")
+    check_mode(model, allow_training)
     if not isinstance(model, nn.Module):
         return
     modules = places.modules(model)
@@ -43,9 +42,22 @@ def check_model(model: Any, allow_training: bool = False) -> None:
         if kind.__name__ == "FullyShardedDataParallel":
             where = _name(model, module)
             raise UnsupportedModel(f"{where} is sharded by FSDP1, whose weights cannot be followed: use fully_shard.")
-        if module.training:
-            _check_training(model, module, allow_training)
     _check_weights(model, modules)
+
+
+def check_mode(model: Any, allow_training: bool = False) -> None:
+    """Refuse what gives no answer, or another one each time.
+
+    Raises:
+        UnsupportedModel: no callable, dropout or batch norm in training mode.
+    """
+    if not callable(model):
+        remedy = ": pass headwater.neuralize(model), or headwater.black_box(model)" if hasattr(model, "predict") else ""
+        raise UnsupportedModel(f"A model must be callable on its input; a {type(model).__name__} is not{remedy}")
+    if isinstance(model, nn.Module):
+        for module in places.modules(model):
+            if module.training:
+                _check_training(model, module, allow_training)
 
 
 def _name(model: nn.Module, module: nn.Module) -> str:
