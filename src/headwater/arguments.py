@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwater.errors import HeadwaterError, HeadwaterWarning, InvalidInput, NonFinite
+from headwater.errors import HeadwaterError, HeadwaterWarning, InputRefused, InvalidInput, NonFinite
 from headwater.propagate.composites import Composite
 from headwater.propagate.rules import Box, own_range
 
@@ -116,21 +116,21 @@ class Inputs:
         """Say so in one sentence where the model itself cannot take these inputs; what else fails stays as it is.
 
         Raises:
-            InvalidInput: in the place of the model's own error, which stands behind it.
+            InputRefused: in the place of the model's own error, which is its cause.
         """
         try:
             yield
         except (HeadwaterError, torch.OutOfMemoryError):
             raise
-        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
             try:
                 with torch.no_grad():
                     self.call(model, self.copies())
-            except (RuntimeError, ValueError, TypeError, LookupError) as own:
+            except (RuntimeError, ValueError, TypeError, IndexError) as own:
                 if isinstance(own, (HeadwaterError, torch.OutOfMemoryError)):
                     raise
                 reason = str(own).strip().partition("\n")[0]
-                raise InvalidInput(f"the model cannot take {self.told}: {reason}") from own
+                raise InputRefused(f"the model cannot take {self.told}: {reason}") from own
             raise error
 
     def key(self, i: int) -> str:

@@ -2,6 +2,7 @@
 
 HeadwaterError
 ├── InvalidInput            an argument that cannot be explained as given (also a ValueError)
+│   └── InputRefused        one on which the model itself fails (also a RuntimeError)
 ├── InvalidTarget           a target that the model's output does not have (also a ValueError)
 ├── InvalidComposite        a selector, rule or preset that does not exist (also a ValueError)
 ├── UnsupportedOperator     an operator without a treatment, or one that cannot be seen
@@ -21,6 +22,10 @@ class HeadwaterError(Exception):
 
 class InvalidInput(HeadwaterError, ValueError):
     """An argument that cannot be explained as given; the text names it and what to pass instead."""
+
+
+class InputRefused(InvalidInput, RuntimeError):
+    """An input on which the model itself fails; its own error, with its place, is the cause of this one."""
 
 
 class InvalidTarget(HeadwaterError, ValueError):

@@ -2,7 +2,8 @@
 
 A target turns the model's output into one score per sample. ``None`` goes by the output's shape: ``[N]`` is the score
 itself; ``[N, C]`` the largest class; ``[N, T, V]`` the likeliest token at the last unpadded position; ``[N, C, H, W]``
-(or ``[N, C, D, H, W]``) the class that wins most pixels, summed over the pixels where it wins.
+(or ``[N, C, D, H, W]``) the class that wins most pixels, summed over the pixels where it wins. A tuple of ints is one
+place of the output: of scores over a series, ``[N, K, T]``, ``(class, step)``.
 """
 
 from __future__ import annotations
