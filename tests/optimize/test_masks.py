@@ -163,3 +163,12 @@ def test_memory_that_runs_out_halves_the_batch() -> None:
 def test_what_is_refused(method: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises(hw.InvalidInput, match=text):
         hw.explain(nn.Linear(4, 2).eval(), torch.randn(2, 4), method=method, **options)
+
+
+def test_masks_are_fitted_in_the_inputs_precision() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    x = torch.rand(2, 3, 11, 9, dtype=torch.float64)
+    e = hw.explain(model.double(), x, 0, method="extremal_perturbation", steps=60)
+    assert e.details["masks"].dtype == torch.float64
+    alone = torch.cat([hw.explain(model, one[None], 0, method=e.method, steps=60).relevance for one in x])
+    torch.testing.assert_close(alone, e.relevance, atol=1e-7, rtol=0)

@@ -97,13 +97,15 @@ class Masking:
         self.grids = {i: Grid.over(v, i in self.embedded, resolution) for i, v in first.items()}
         n = question.inputs.samples // copies
         self.cells = {
-            i: torch.full((n, 1, *g.cells), 0.5, device=first[i].device).requires_grad_()
+            i: torch.full(
+                (n, 1, *g.cells), 0.5, device=first[i].device, dtype=torch.promote_types(first[i].dtype, torch.float32)
+            ).requires_grad_()
             for i, g in self.grids.items()
-        }  # fmt: skip
+        }
 
     def shut(self) -> Masks:
         """Masks that hide everything."""
-        return {i: torch.zeros(len(c), *self.grids[i].shape, device=c.device) for i, c in self.cells.items()}
+        return {i: c.new_zeros(len(c), *self.grids[i].shape) for i, c in self.cells.items()}
 
     def behind(self, given: Any) -> dict[Place, Tensor]:
         """What the masks uncover: baselines as given, by default a blur, or zeros where nothing lies beside another."""
