@@ -15,11 +15,15 @@ DOUBLE = 1e-8  # the same in float64
 
 @dataclass(frozen=True)
 class Built:
-    """A model, what it is called with (a tensor, tuple or dict), and how it was made small."""
+    """A model, what it is called with (a tensor, tuple or dict), how it was made small, and what of it is explained.
+
+    Without a ``target`` that is the default of :func:`headwater.explain`, or the sum of the output.
+    """
 
     model: nn.Module
     inputs: Any
     note: str = ""
+    target: Callable[[Any], Tensor] | None = None
 
 
 class NotBuilt(Exception):

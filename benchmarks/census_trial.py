@@ -6,7 +6,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,9 @@ def books(e: hw.Explanation) -> Books:
 
 
 def explained(built: Built) -> tuple[hw.Explanation, Any]:
-    """Explain a model unedited; where its output has no obvious target, its sum."""
+    """Explain a model unedited; where its output has no obvious target, and none is named, its sum."""
+    if built.target is not None:
+        return hw.explain(built.model, built.inputs, target=built.target, ledger=True), built.target
     try:
         return hw.explain(built.model, built.inputs, ledger=True), None
     except hw.errors.InvalidTarget:
@@ -110,7 +112,7 @@ class _Rounding(torch.overrides.TorchFunctionMode):
 def in_double(built: Built) -> tuple[Built | None, bool]:
     """The same model and input in float64, and whether it rounds to float32; None where it does not run so."""
     try:
-        double = Built(built.model.double(), converted(built.inputs, torch.float64), built.note)
+        double = replace(built, model=built.model.double(), inputs=converted(built.inputs, torch.float64))
         with _Rounding() as seen:
             output = select_output(runs(double.model, double.inputs))
     except Exception:  # many a model makes float32 tensors of its own, which do not meet float64 ones
@@ -154,7 +156,7 @@ def trial(
 
 def _judge(row: Row, built: Built, oracle: Callable[[Built, Any], str] | None) -> None:
     e, target = explained(built)
-    row.target = "sum" if target is whole else "default"
+    row.target = "default" if target is None else "sum" if target is whole else target.__name__.replace("_", " ")
     found = first = books(e)
     row.status, row.single, row.operators = "balanced", first.unexplained, first.operators
     row.softmax, row.bias = first.absorbed.get("softmax", 0.0), first.absorbed.get("bias", 0.0)

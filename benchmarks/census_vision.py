@@ -81,20 +81,40 @@ def _torchvision(name: str) -> Built:
         options["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
-    with torch.device("meta"):
-        _refuse_huge(models.get_model(name, **options))
+    detects = name in models.list_models(module=models.detection)
+    options |= _few_boxes(name) if detects else {}
+    try:
+        with torch.device("meta"):
+            _refuse_huge(models.get_model(name, **options))
+    except NotImplementedError:  # some read values while they are built; all of those are small
+        pass
     model = models.get_model(name, **options).eval()
 
     def candidates() -> Iterator[Built]:
+        if detects:
+            yield Built(model, torch.rand(1, 3, 128, 128), "pixels 128x128", found_scores)
         for shape in ((64, 64), (128, 128), (224, 224)):
             yield Built(model, torch.randn(1, 3, *shape), f"pixels {'x'.join(map(str, shape))}")
         yield Built(model, torch.randn(1, 3, 8, 64, 64), "video 8x64x64")
         yield Built(model, torch.randn(1, 3, 16, 112, 112), "video 16x112x112")
         yield Built(model, torch.randn(1, 3, 16, 224, 224), "video 16x224x224")
         yield Built(model, (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128)), "two images 128x128")
-        yield Built(model, ([torch.rand(3, 128, 128)],), "list of images")
 
     return first_that_runs(candidates())
+
+
+def _few_boxes(name: str) -> dict[str, Any]:
+    """Options of a detector for small images, few candidates, and boxes found however low their scores."""
+    if "rcnn" in name:
+        few = {"rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 10}
+        return {"min_size": 128, "max_size": 128, "box_score_thresh": -1.0, **few}
+    few = {"topk_candidates": 40, "detections_per_img": 10, "score_thresh": -1.0}
+    return few if name.startswith("ssd") else {"min_size": 128, "max_size": 128, **few}
+
+
+def found_scores(found: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """What is explained of a detector: the sum of the scores of all that it finds in each image, ``[N]``."""
+    return torch.stack([image["scores"].sum() for image in found])
 
 
 def _refuse_huge(model: torch.nn.Module) -> None:

@@ -119,7 +119,7 @@ def explain(
         model, inputs, target, composite, bounds, ledger, modules_matching(model, layers), batch_size, seed,
         progress, differentiable, allow_training, through=conditions(model, through, keep), checkpoint=checkpoint,
     )  # fmt: skip
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), inputs.taken_by(model):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(), inputs.taken_by(model):
         answer = answer_of(row, question, options)
     return _explanation(row, question, answer)
 
@@ -149,7 +149,7 @@ def plan(
     inputs = Inputs.of(x)
     walk = Question(model, inputs, composite=composite, bounds=bounds).walker(row.composite)
     engine = Propagation(walk.composite, model, planning=True, seed=0)
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), inputs.taken_by(model):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(), inputs.taken_by(model):
         try:
             entered = walk.enter(engine, inputs)
             with engine:

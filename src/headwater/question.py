@@ -217,7 +217,7 @@ def posed(model: Any, allow_training: bool = False) -> Iterator[None]:
         UnsupportedModel, NonFinite: see :func:`headwater.propagate.soundness.check_model`.
     """
     soundness.check_model(model, allow_training)
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager():
         yield
 
 

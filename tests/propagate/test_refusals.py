@@ -194,6 +194,24 @@ def test_a_module_with_a_compiled_part() -> None:
     assert torch.equal(hw.explain(model, x).relevance, eager.relevance)
 
 
+def test_a_function_and_a_module_compiled_in_place_are_not_compiled_while_explained() -> None:
+    traced = []
+
+    def backend(graph: Any, example: Any) -> Any:
+        traced.append(graph)
+        return graph.forward
+
+    model, x = body(torch.compile(F.gelu, backend=backend))
+    relevance = hw.explain(model, x).relevance
+    assert not traced  # else Dynamo would trace the engine itself, which takes minutes on a large model
+    plain, _ = body(F.gelu)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(hw.explain(plain, x).relevance, relevance)
+    plain.compile(backend=backend)
+    assert torch.equal(hw.explain(plain, x).relevance, relevance)
+    assert not traced
+
+
 @pytest.mark.parametrize("model", [None, "resnet18", nn.Linear])
 def test_what_is_no_model(model: Any) -> None:
     with pytest.raises((hw.HeadwaterError, TypeError)):

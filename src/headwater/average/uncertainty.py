@@ -77,9 +77,8 @@ def ensemble(question: Question, *, models: Sequence[Any] = (), of: Any = "lrp")
     means: list[Mean | None] = []
     outputs = [output]
     for number, model in enumerate([question.model, *models]):
-        with soundness.eager(model):
-            assert of.run is not None
-            answer = of.run(replace(fixed, model=model))
+        assert of.run is not None
+        answer = of.run(replace(fixed, model=model))
         if number:
             outputs.append(answer.output.detach())
         if not means:

@@ -197,7 +197,7 @@ def maximize(
     question = Question(
         model, inputs, target, batch_size=batch_size, seed=seed, progress=progress, allow_training=allow_training
     )  # fmt: skip
-    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(model), inputs.taken_by(model):
+    with torch.inference_mode(False), torch.enable_grad(), soundness.eager(), inputs.taken_by(model):
         search = _Search(question.fixed(), prior, _OPTIMIZERS[optimizer], rate, tolerance, patience)
         replace(question, batch_size=None).in_batches(search.step, steps, 1, "optimizing")
         return search.result()

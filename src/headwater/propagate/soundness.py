@@ -101,11 +101,9 @@ def _check_weights(model: nn.Module, modules: list[nn.Module]) -> None:
 
 
 @contextlib.contextmanager
-def eager(model: Any) -> Iterator[None]:
-    """Run what the user compiled in eager mode, where its operators can be seen."""
-    # Dynamo is imported as soon as anything is compiled.
-    possible = "torch._dynamo.eval_frame" in sys.modules
-    if not possible or not any(type(m).__name__ == "OptimizedModule" for m in places.modules(model)):
+def eager() -> Iterator[None]:
+    """Run what is compiled, be it a model, a part of one or a function, eagerly, where its operators can be seen."""
+    if "torch._dynamo.eval_frame" not in sys.modules:  # imported as soon as anything is compiled
         yield
         return
     with torch.compiler.set_stance("force_eager"):
