@@ -21,6 +21,7 @@ from headwater.propagate import ledger as ledgers
 from headwater.propagate import soundness
 from headwater.propagate.calls import Entry
 from headwater.propagate.captures import Captures, Watcher
+from headwater.propagate.checkpoints import DIFFERENTIATES
 from headwater.propagate.composites import Composite
 from headwater.propagate.conditions import select as select_conditions
 from headwater.propagate.engine import Propagation
@@ -81,6 +82,8 @@ class Walk:
                     "The model calls torch.vmap, whose inside cannot be walked back through: explain a version of it "
                     "that loops, or the members of an ensemble one by one"
                 ) from error
+            if "differentiated Tensor" in str(error) or "does not require grad" in str(error):
+                raise UnsupportedModel(DIFFERENTIATES) from error
             if "modified by an inplace operation" not in str(error):
                 self._blame_the_model(inputs, error)
                 raise

@@ -212,6 +212,41 @@ def test_a_function_and_a_module_compiled_in_place_are_not_compiled_while_explai
     assert not traced
 
 
+def inner_gradient(x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        y = torch.ones_like(x).requires_grad_()
+        (slope,) = torch.autograd.grad(y.pow(4).sum(), y)
+    return x - slope
+
+
+def live_gradient(x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        y = x if x.requires_grad else x.requires_grad_()
+        (slope,) = torch.autograd.grad(y.pow(4).sum(), y, create_graph=True)
+    return x - slope
+
+
+def test_a_forward_in_inference_mode() -> None:
+    model, x = body(torch.inference_mode()(lambda x: x * 2))
+    refused(model, x, "does not depend on x", "no_grad", kind=hw.InvalidInput)
+
+
+GRADIENTS: list[Callable[[Tensor], Tensor]] = [
+    inner_gradient,
+    live_gradient,
+    lambda x: x - torch.func.grad(lambda y: y.pow(4).sum())(x),
+    lambda x: x - torch.func.vjp(lambda y: y.pow(4), x)[1](torch.ones_like(x))[0],
+    lambda x: x - torch.func.jvp(lambda y: y.pow(4), (x,), (torch.ones_like(x),))[1],
+]
+
+
+@pytest.mark.parametrize("function", GRADIENTS, ids=["constant", "live", "grad", "vjp", "jvp"])
+def test_a_model_that_takes_a_gradient_itself(function: Callable[[Tensor], Tensor]) -> None:
+    model, x = body(function)
+    refused(model, x, "takes a gradient within its forward", "explain the network", kind=hw.UnsupportedModel)
+    model(x)  # and elsewhere it goes on as ever
+
+
 @pytest.mark.parametrize("model", [None, "resnet18", nn.Linear])
 def test_what_is_no_model(model: Any) -> None:
     with pytest.raises((hw.HeadwaterError, TypeError)):

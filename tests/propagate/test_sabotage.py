@@ -92,3 +92,18 @@ def test_the_selfcheck_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hw.selfcheck(model, x)
     lossy(monkeypatch, hw.rules.Gamma())
     assert not hw.selfcheck(model, x)
+
+
+def test_the_selfcheck_of_a_model_that_needs_its_whole_batch() -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.linear(x + x[[1, 2, 0]])  # the neighbours of three nodes
+            return out
+
+    report = hw.selfcheck(Graph(), torch.randn(3, 4))
+    assert report
+    assert "does not apply: the model does not run on one sample alone" in str(report)

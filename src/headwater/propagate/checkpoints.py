@@ -1,4 +1,7 @@
-"""Checkpoints and custom Functions: while an explanation runs on this thread, they just call their function."""
+"""Checkpoints and custom Functions: while an explanation runs on this thread, they just call their function.
+
+``torch.func.grad`` and its kin, whose inside no walk back passes, refuse meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._functorch import eager_transforms
 from torch.utils import checkpoint
 
+from headwater.errors import UnsupportedModel
 from headwater.propagate.functions import explained_apply
 
+DIFFERENTIATES = (
+    "The model takes a gradient within its forward (torch.autograd.grad, torch.func.grad, vjp or jvp), which relevance "
+    "cannot be walked back through: explain the network that it differentiates, or write the gradient out as operators."
+)
 _STATE = threading.local()
 _LOCK = threading.Lock()
 _ACTIVE = 0
@@ -51,6 +60,15 @@ def _apply(original: Any) -> Any:
     return explained_apply(original, _explaining)
 
 
+def _refusing(nesting: Callable[[], Any]) -> Callable[[], Any]:
+    def enter() -> Any:
+        if _explaining():
+            raise UnsupportedModel(DIFFERENTIATES)
+        return nesting()
+
+    return enter
+
+
 def _together(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(parallel: torch.nn.DataParallel[Any], *args: Any, **kwargs: Any) -> Any:
         # Replicas run on threads of their own, which no mode follows; one of them can take the whole batch.
@@ -64,6 +82,8 @@ _STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "_checkpoint_without_reentrant_generator": (checkpoint, _generator),
     "apply": (torch.autograd.Function, _apply),
     "forward": (torch.nn.DataParallel, _together),
+    "grad_increment_nesting": (eager_transforms, _refusing),
+    "jvp_increment_nesting": (eager_transforms, _refusing),
 }
 
 

@@ -1,4 +1,7 @@
-"""The affine operators of torch: linear layers, convolutions, matrix products and batch norm."""
+"""The affine operators of torch: linear layers, convolutions, matrix products and batch norm.
+
+Complex ones pass their gradient (LRP-0): contributions that are complex have no sign, and no size, to share by.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 def linear(engine: Propagation, call: Call) -> Any:
     """``F.linear``."""
     x, w, b = bind(call, "input weight bias", None, None, None)
-    if is_live(w) or is_live(b) or not is_live(x):
+    if is_live(w) or is_live(b) or not is_live(x) or x.is_complex():
         matrix = engine.redo(torch.matmul, x, engine.redo(torch.t, w))
         return matrix if b is None else engine.redo(torch.add, matrix, b)
     return treat(engine, call, Affine(call, LinearMap(), x, w, b))
@@ -40,9 +43,9 @@ def convolution(engine: Propagation, call: Call) -> Any:
     defaults = (None, None, None, 1, 0, *((0, 1, 1) if transposed else (1, 1)))
     x, w, b, stride, padding, *rest = bind(call, names, *defaults)
     output_padding, groups, dilation = rest if transposed else (0, rest[1], rest[0])
-    if is_live(w) or not is_live(x):
+    if is_live(w) or not is_live(x) or x.is_complex():
         if b is None:
-            return engine.product(call, [x, w])
+            return engine.product(call, [x, w]) if is_live(w) else engine.native(call)
         out = engine.redo(
             call.func, x, w, None, *call.args[3:], **{k: v for k, v in call.kwargs.items() if k != "bias"}
         )
@@ -71,7 +74,7 @@ def matmul(engine: Propagation, call: Call) -> Any:
     if is_live(a) and is_live(b):
         return engine.product(call, [a, b])
     x, w = (a, b) if is_live(a) else (b, a)
-    if not is_weight(w):
+    if not is_weight(w) or x.is_complex():
         return engine.native(call)
     if x is a and w.dim() == 2 and call.operator.name in ("matmul", "mm"):
         return treat(engine, call, Affine(call, LinearMap(), x, w.t(), None))
@@ -90,7 +93,7 @@ def einsum(engine: Propagation, call: Call) -> Any:
     if len(live) > 1:
         return engine.product(call, operands)
     weights = [t for t in operands if is_weight(t)]
-    if len(weights) != 1 or len(operands) != 2:
+    if len(weights) != 1 or len(operands) != 2 or live[0].is_complex():
         return engine.native(call)
     x, w, func, args, kwargs = live[0], weights[0], call.func, call.args, call.kwargs
 
@@ -105,7 +108,7 @@ def addmm(engine: Propagation, call: Call) -> Any:
     names = {"batch1": "mat1", "batch2": "mat2", "mat": "mat1", "vec": "mat2"}
     call.kwargs = {names.get(k, k): v for k, v in call.kwargs.items()}
     bias, a, b, beta, alpha = bind(call, "input mat1 mat2 beta alpha", None, None, None, 1, 1)
-    weighted = is_live(a) and not is_live(bias) and not is_live(b) and is_weight(b)
+    weighted = is_live(a) and not is_live(bias) and not is_live(b) and is_weight(b) and not a.is_complex()
     if weighted and beta == alpha == 1 and b.dim() == 2 and bias.dim() == 1 and call.operator.name == "addmm":
         return treat(engine, call, Affine(call, LinearMap(), a, b.t(), bias))
     product_ = engine.redo(torch.matmul, a, b)

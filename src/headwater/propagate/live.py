@@ -130,7 +130,8 @@ class Live:
         entry = self._detached.get(id(constant))
         if entry is None:
             alias = constant.detach().clone() if constant.is_inference() else constant.detach()
-            tag = Tag(self, alias._version)
+            # What the model makes in an inference mode of its own has no versions.
+            tag = Tag(self, 0 if alias.is_inference() else alias._version)
             tag.weight = is_weight(constant) or constant.requires_grad
             attach(alias, tag)
             entry = self._detached[id(constant)] = self._detached[id(alias)] = (constant, alias)

@@ -21,6 +21,7 @@ index_select masked_select take take_along_dim gather flip fliplr flipud roll ro
 diagonal diag diag_embed diagonal_scatter tril triu unfold as_strided ravel atleast_1d atleast_2d atleast_3d
 pixel_shuffle pixel_unshuffle channel_shuffle positive alias broadcast_to broadcast_tensors real resolve_conj
 resolve_neg index _to_copy im2col narrow_copy pin_memory lift_fresh view_as_real view_as_complex align_to rename
+imag conj conj_physical
 """
 _HOMOGENEOUS = """
 sum mean nansum nanmean cumsum amax amin sort topk kthvalue median nanmedian mode cummax cummin msort aminmax
@@ -134,6 +135,8 @@ _TABLE = (
     _row("glu", "product", treatments.gated_linear_unit),
     _row("cosine_similarity", "product", treatments.cosine_similarity),
     _row("addcmul addcdiv", "product", treatments.add_quotient),
+    _row("polar", "product", treatments.polar, elementwise=True),
+    _row("angle", "pointwise", treatments.angle),
     _row(
         "pow float_power atan2 arctan2 xlogy hypot fmod remainder logaddexp",
         "pointwise",

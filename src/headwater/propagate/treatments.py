@@ -100,6 +100,21 @@ def add_quotient(engine: Propagation, call: Call) -> Any:
     return engine.redo(torch.add, base, part if value == 1 else engine.redo(torch.mul, part, value))
 
 
+def polar(engine: Propagation, call: Call) -> Any:
+    """``abs (cos angle + i sin angle)``, written as its real and imaginary parts."""
+    length, direction = bind(call, "abs angle", None, None)
+    parts = [engine.redo(torch.mul, length, engine.redo(f, direction)) for f in (torch.cos, torch.sin)]
+    return engine.redo(torch.complex, *parts)
+
+
+def angle(engine: Propagation, call: Call) -> Any:
+    """The angle of a complex number, the ``atan2`` of its parts; of a real one it tells the sign alone."""
+    (x,) = bind(call, "input", None)
+    if not x.is_complex():
+        return constant(engine, call)
+    return engine.redo(torch.atan2, engine.redo(torch.imag, x), engine.redo(torch.real, x))
+
+
 def distance(engine: Propagation, call: Call) -> Any:
     """``cdist``, ``pairwise_distance`` and ``dist``: a difference and its norm."""
     a, b, p = bind(call, "x1 x2 p", None, None, 2.0)[:3]
