@@ -49,7 +49,10 @@ _OPEN = {"vocab_size": VOCABULARY, "num_experts_per_tok": 2, "n_routed_experts":
 REQUIRED: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True},
     **{kind: {"prediction_length": 8} for kind in ("autoformer", "informer", "time_series_transformer")},
-}
+    "vits": {"upsample_initial_channel": 32, "upsample_rates": [4, 4], "upsample_kernel_sizes": [8, 8]},
+    **{kind: {"vision_config": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}} for kind in
+       ("sam3_tracker", "sam3_tracker_video")},
+}  # fmt: skip
 _EXPERTS = re.compile(r"experts?$|num_experts|n_routed|expert_num")
 _CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_topk|n_group$|topk_group|moe_k|num_selected")
 

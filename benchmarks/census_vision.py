@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -88,7 +90,8 @@ def _torchvision(name: str) -> Built:
             _refuse_huge(models.get_model(name, **options))
     except NotImplementedError:  # some read values while they are built; all of those are small
         pass
-    model = models.get_model(name, **options).eval()
+    with _short_clips(models):
+        model = models.get_model(name, **options).eval()
 
     def candidates() -> Iterator[Built]:
         if detects:
@@ -101,6 +104,15 @@ def _torchvision(name: str) -> Built:
         yield Built(model, (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128)), "two images 128x128")
 
     return first_that_runs(candidates())
+
+
+@contextlib.contextmanager
+def _short_clips(models: Any) -> Iterator[None]:
+    """Let MViT's builders, which fix the size of their clips, make the model for 8 frames of 64 x 64."""
+    networks = models.video.mvit
+    build, small = networks.MViT, {"spatial_size": (64, 64), "temporal_size": 8}
+    with mock.patch.object(networks, "MViT", lambda **options: build(**options | small)):
+        yield
 
 
 def _few_boxes(name: str) -> dict[str, Any]:

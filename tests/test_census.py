@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import headwater as hw
-from benchmarks import census, census_operators, census_oracle, census_trial
+from benchmarks import census, census_operators, census_oracle, census_trial, census_vision
 from benchmarks.census_subjects import Built, NotBuilt, Subject, enliven
 from benchmarks.census_trial import Row, trial
+from benchmarks.mend import mend_torchvision, suppressed
 
 
 def mlp() -> Built:
@@ -148,3 +149,19 @@ def test_a_configuration_is_cut_and_its_relations_stay() -> None:
     assert config.hidden_size == config.num_attention_heads * config.head_dim
     assert config.intermediate_size / config.hidden_size == before
     assert config.eos_token_id < VOCABULARY
+
+
+def test_detectors_are_asked_for_the_scores_of_what_they_find() -> None:
+    mend_torchvision()
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    subject = next(s for s in census_vision.torchvision() if s.name == "ssdlite320_mobilenet_v3_large")
+    row = trial(subject)
+    assert (row.status, row.target) == ("balanced", "found scores"), row
+    assert row.softmax
+
+
+def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30], [0, 0, 10, 9]])
+    assert suppressed(boxes, torch.tensor([0.5, 0.9, 0.1, 0.3]), 0.5).tolist() == [1, 2]
+    assert suppressed(boxes[:0], torch.zeros(0), 0.5).tolist() == []

@@ -225,3 +225,56 @@ def test_bounds_absent_are_each_samples_own_range_with_one_warning() -> None:
         layer, r = rules.layer_of(conv, (2, 4, 4)), (z * seed(z))[n : n + 1]
         expected = rules.redistribute(layer, rules.box(low, high), x[n : n + 1], r)
         assert relative_error(e.relevance[n : n + 1], expected) <= TIGHT
+
+
+class Cropped(nn.Module):
+    """A convolution of whose output the ends are cut off, as in causal networks, and a norm or none."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, index: tuple[object, ...]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.index = conv, norm, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.norm(self.conv(x)[self.index])
+        return z
+
+
+CROPS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], tuple[int, ...], tuple[object, ...]]] = {
+    "causal conv1d": (
+        lambda: nn.Conv1d(2, 4, 3, padding=2), lambda: nn.BatchNorm1d(4), (2, 6), (..., slice(None, -2)),
+    ),
+    "transposed conv1d": (
+        lambda: nn.ConvTranspose1d(2, 4, 4, 2), lambda: nn.BatchNorm1d(4), (2, 4), (..., slice(1, -1)),
+    ),
+    "transposed conv2d": (
+        lambda: nn.ConvTranspose2d(4, 6, 3, 2), lambda: nn.BatchNorm2d(6), (4, 3, 3),
+        (slice(None), slice(None), slice(1, None), slice(None, -1, 2)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rectified", [False, True], ids=["signed", "rectified"])
+@pytest.mark.parametrize("rule", SIGNED)
+@pytest.mark.parametrize("case", CROPS)
+def test_batch_norm_behind_a_crop_equals_hand_folded_weights(case: str, rule: str, rectified: bool) -> None:
+    build_affine, build_norm, shape, index = CROPS[case]
+    affine, bn, x = double(build_affine()), norm(build_norm()), draw(2, *shape)
+    around: list[nn.Module] = [nn.ReLU()] if rectified else []
+    two = nn.Sequential(*around, Cropped(affine, bn, index), *around)
+    one = nn.Sequential(*around, Cropped(folded(affine, bn), nn.Identity(), index), *around)
+    table = {"default": SIGNED[rule]}
+    expected = explain(one, x, table).relevance
+    assert relative_error(explain(two, x, table).relevance, expected) <= EXACT
+    assert_balanced(explain(two, x, table))
+
+
+def test_a_layer_whose_output_is_cropped_and_folded_keeps_its_relevance() -> None:
+    build_affine, build_norm, shape, index = CROPS["transposed conv1d"]
+    two = Cropped(double(build_affine()), norm(build_norm()), index)
+    one = Cropped(folded(two.conv, two.norm), nn.Identity(), index)
+    x, table = draw(2, *shape), hw.Composite({"default": hw.rules.Gamma(0.25)})
+    found, expected = (
+        hw.explain(model, x, hw.target.Sum(), composite=table, layers=["conv"]).layers["conv"] for model in (two, one)
+    )
+    assert relative_error(found, expected) <= EXACT
+    assert float(found[..., 0].abs().max()) == 0.0  # cut off

@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from headwater.errors import InvalidComposite, UnsupportedModel
 from headwater.propagate import places
-from headwater.propagate.maps import AnyMap, Map
+from headwater.propagate.maps import AnyMap, ConvMap, CroppedMap, Map
 from headwater.propagate.rules import Hold, Rule, divide
 from headwater.propagate.tags import Kept, product
 
@@ -58,6 +58,8 @@ class Affine:
         self.relu = self.other = False  # who uses the output
         self.kept: Tensor | None = None  # conditional propagation: what of the output may pass
         self.folded: tuple[Affine, tuple[Any, Kept]] | None = None  # the call that this one was folded into
+        self.cropped = False  # some places of the output were taken
+        self.uncropped: Affine | None = None  # the call of whose output this one's is a part
 
     @property
     def x(self) -> Tensor:
@@ -311,6 +313,33 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
     whole.kept = affine.kept
     out = treat(engine, call, whole)
     if engine.capturing and whole._z is not None:
-        affine.folded = whole, (get_gradient_edge(out), whole._z)
-        engine.folded.append(affine)
+        if isinstance(whole.map, CroppedMap):
+            whole._z.widened = whole.map.widened
+        for one in (affine, affine.uncropped):
+            if one is not None:
+                one.folded = whole, (get_gradient_edge(out), whole._z)
+                engine.folded.append(one)
     return out
+
+
+def crop(engine: Propagation, call: Call, whole: Affine, z: Tensor, part: Tensor) -> None:
+    """Note that ``part``, places taken from the output ``z`` of a convolution, is the output of one, to fold into.
+
+    Only the first part that is taken is noted, so that a captured layer has one place that its relevance went to.
+    """
+    items = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    if whole.cropped or not isinstance(whole.map, ConvMap) or whole.inner is not None or whole.kept is not None:
+        return
+    if not all(isinstance(item, slice) or item is ... for item in items):
+        return
+    at = items.index(...) if ... in items else len(items)
+    items = (*items[:at], *[slice(None)] * (z.dim() - len(items) + (... in items)), *items[at + 1 :])
+    if isinstance(whole.map, CroppedMap) or items[:2] != (slice(None), slice(None)):
+        return
+    whole.cropped = True
+    linear = CroppedMap(whole.map, items, z.shape[2:])
+    affine = Affine(call, linear, whole.live, whole._weight, whole.bias, whole._scale, None, whole.origin)
+    affine.uncropped = whole
+    affine._z = engine.keeper.keep(part if engine.differentiable else part.detach())
+    engine.tag(part).affine = affine
+    call.release()

@@ -187,10 +187,17 @@ class Captures:
         for name, runs in self.found.items():
             arrived[name] = []
             for _, kept, _ in runs:
-                found = [(value.value, next(rest)) for _, value in next(result)] or [(kept.value, None)]
+                found = [_placed(value, next(rest), kept) for _, value in next(result)] or [(kept.value, None)]
                 whole = 1.0 if kept.passing is None else kept.passing
                 arrived[name].append([(v, torch.zeros_like(v) if c is None else c * whole) for v, c in found])
         return arrived
+
+
+def _placed(value: Kept, factor: Tensor | None, own: Kept) -> tuple[Tensor, Tensor | None]:
+    """A value and its factor, shaped like the output that is asked for where only a part of that was folded."""
+    if value.widened is None or value.value.shape == own.value.shape:
+        return value.value, factor
+    return value.widened(value.value), None if factor is None else value.widened(factor)
 
 
 def activation(value: Tensor, target: Any) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from headwater.errors import UnsupportedModel
 from headwater.propagate import places
-from headwater.propagate.affine import Affine, fold, treat
+from headwater.propagate.affine import Affine, crop, fold, treat
 from headwater.propagate.calls import bind
 from headwater.propagate.maps import AnyMap, ConvMap, LinearMap
 from headwater.propagate.nested import replace
-from headwater.propagate.tags import is_live, is_weight
+from headwater.propagate.tags import is_live, is_weight, raw_tag
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
@@ -141,6 +141,17 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
         return [c * scale.view(shape)]
 
     return engine.reroute(call, out, [x], walk, nonneg=False)
+
+
+def indexed(engine: Propagation, call: Call) -> Any:
+    """Indexing moves values; a crop of what a convolution made can take in the batch norm behind it."""
+    z = call.args[0]
+    out = engine.native(call)
+    if (tag := raw_tag(z)) is not None and tag.affine is not None and isinstance(out, Tensor) and is_live(z):
+        whole = engine.tag(z).affine
+        if whole is not None:
+            crop(engine, call, whole, z, out)
+    return out
 
 
 def _tuple(value: Any, n: int) -> list[int]:

@@ -92,6 +92,34 @@ class ConvMap:
         return (v * w).unflatten(0, (groups, -1)).sum(1).flatten(2).sum(2).flatten()
 
 
+class CroppedMap(ConvMap):
+    """A convolution of whose output some places are kept, as behind causal padding or a transposed convolution.
+
+    Args:
+        whole: the convolution.
+        index: a slice for every axis of its output; samples and channels are whole.
+        places: the sizes of its output but for samples and channels.
+    """
+
+    def __init__(self, whole: ConvMap, index: tuple[slice, ...], places: torch.Size) -> None:
+        self.options, self.index, self.places = whole.options, index, places
+
+    def widened(self, t: Tensor) -> Tensor:
+        """A tensor shaped like what is kept, among zeros, shaped like the whole output."""
+        whole = t.new_zeros((*t.shape[:2], *self.places))
+        whole[self.index] = t
+        return whole
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return super().forward(x, w)[self.index]
+
+    def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        return super().transpose(self.widened(c), w, like)
+
+    def outer(self, s: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return super().outer(self.widened(s), x, w)
+
+
 class AnyMap:
     """Any function linear in ``x`` and in ``w`` (einsum, a matrix product from the left); transposed by autograd."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,11 +94,12 @@ def is_live(value: Any) -> bool:
 class Kept:
     """A value needed again in the backward walk, safe from in-place operators of the model."""
 
-    __slots__ = ("__weakref__", "passing", "relu_safe", "value")
+    __slots__ = ("__weakref__", "passing", "relu_safe", "value", "widened")
 
     def __init__(self, value: Tensor, relu_safe: bool = False) -> None:
         self.value = value
         self.passing: Tensor | None = None  # what of its relevance goes on, where not all does
+        self.widened: Callable[[Tensor], Tensor] | None = None  # puts what is cropped back among zeros
         self.relu_safe = relu_safe  # a following ReLU in place changes only values whose factor is zero
 
 
