@@ -22,6 +22,7 @@ def mend_torchvision() -> None:
             torch.library.define(
                 f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             )
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU"):
         torch.library.impl("torchvision::nms", "CPU", suppressed)
         importlib.import_module("torchvision.ops.boxes")._assert_has_ops = lambda: None
         align = importlib.import_module("torchvision.ops.roi_align")
