@@ -14,6 +14,7 @@ from torch import Tensor
 from headwater.errors import HeadwaterError, HeadwaterWarning, InputRefused, InvalidInput, NonFinite
 from headwater.propagate.composites import Composite
 from headwater.propagate.rules import Box, own_range
+from headwater.propagate.soundness import finite
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Inputs:
             raise InvalidInput(f"{label} is a scalar: the first axis must hold the samples")
         if not value.numel() and not value.shape[0]:
             raise InvalidInput(f"{label} is an empty batch: pass at least one sample")
-        if self.explained(i) and value.is_floating_point() and not bool(value.isfinite().all()):
+        if self.explained(i) and value.is_floating_point() and not finite(value):
             kind = "NaN" if bool(value.isnan().any()) else "infinity"
             raise NonFinite(f"{label} holds {kind}: clean the input before explaining it")
 

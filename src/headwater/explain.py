@@ -162,7 +162,7 @@ def _explanation(row: Method, question: Question, answer: Answer) -> Explanation
     inputs = question.inputs
     shown = [v.detach() if r is not None else None for v, r in zip(inputs.values, answer.relevance, strict=True)]
     table = resolve(question.composite or row.composite) if row.composite else None
-    reference = torch.zeros_like(answer.output.detach()) if answer.reference is None else answer.reference
+    reference = answer.output.new_zeros(answer.output.shape) if answer.reference is None else answer.reference
     return Explanation(
         relevance=inputs.pack(answer.relevance), output=answer.output, reference=reference, target=answer.target,
         method=row.name, composite="" if table is None else table.name if table.name != "custom" else repr(table),

@@ -217,7 +217,7 @@ def _classes(output: Tensor, target: Any) -> Tensor:
 
 def _class(output: Tensor, target: Any) -> Tensor:
     index = _classes(output, target)
-    return output.gather(1, index[:, None]).squeeze(1)
+    return output.gather(1, index.unsqueeze(1)).squeeze(1)
 
 
 def _predicted(output: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def _predicted(output: Tensor) -> Tensor:
 
 def _against(output: Tensor, target: LogOdds | Contrast) -> tuple[Tensor, Any]:
     index = _predicted(output) if target.c is None else _classes(output, target.c)
-    chosen = output.gather(1, index[:, None]).squeeze(1)
+    chosen = output.gather(1, index.unsqueeze(1)).squeeze(1)
     others = torch.arange(output.shape[1], device=output.device) != index[:, None]
     if output.shape[1] < 2:
         raise InvalidTarget(f"{target!r} needs at least two classes, not an output of shape {_shape(output)}")
@@ -336,8 +336,11 @@ def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, An
             raise InvalidTarget(f"An output of shape {_shape(output)} is one score a sample: leave the target out")
         return output, None
     if dim == 2:
-        index = _predicted(output) if target is None else _classes(output, target)
-        return output.gather(1, index[:, None]).squeeze(1), index
+        if target is None:
+            scores, index = output.max(1)
+            return scores, index
+        index = _classes(output, target)
+        return output.gather(1, index.unsqueeze(1)).squeeze(1), index
     if dim == 3:
         return _last_token(output, target, mask)
     if dim in (4, 5):
@@ -352,7 +355,7 @@ def _last_token(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tenso
         last = (mask.to(output.device) != 0).long().mul(torch.arange(length, device=output.device)).argmax(1)
     at = output[torch.arange(n, device=output.device), last]
     index = _predicted(at) if target is None else _classes(at, target)
-    return at.gather(1, index[:, None]).squeeze(1), index
+    return at.gather(1, index.unsqueeze(1)).squeeze(1), index
 
 
 def _pixels(output: Tensor, target: Any) -> tuple[Tensor, Any]:

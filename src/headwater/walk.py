@@ -150,7 +150,7 @@ class Walk:
             scores, resolved = targets.score(output, target, inputs.mask)
             engine.follow(scores, output)
         scores = engine.settled(scores)
-        if not bool(scores.isfinite().all()):
+        if not soundness.finite(scores):
             raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
         if not engine.reaches(scores):
             raise InvalidInput(_unreached(inputs, engine))
@@ -223,7 +223,7 @@ class Walk:
                 parts = [token_ids.gather(found_parts, value)] if found_parts else []
             relevance.append(parts[0] if parts else None)
         for r in leaves(tuple(relevance)):
-            if not bool(r.isfinite().all()):
+            if not soundness.finite(r):
                 raise NonFinite(
                     "The relevance is not finite: a factor overflowed. Try float32 or float64, or a larger epsilon."
                 )
@@ -235,7 +235,9 @@ class Walk:
         factor = torch.zeros_like(value) if factor is None else factor
         if self.result == "factor" and entry.multiplier is None:
             return factor
-        total = product(value, factor)
+        # The explained values are finite; what embeds them or was put in their place may not be.
+        finite = entry.multiplier is None and entry.positions is None and self.move is None
+        total = value * factor if finite else product(value, factor)
         return total if extra is None else total + extra
 
 

@@ -11,6 +11,7 @@ import torch
 
 import headwater as hw
 from headwater.neuralize import explain_estimator, is_estimator, load_estimator, neuralize
+from headwater.neuralize.linear import Linear
 from tests.reference.audit import assert_accounted, assert_balanced
 
 pytest.importorskip("sklearn")
@@ -214,3 +215,11 @@ def test_a_pickle_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
     with pytest.raises(hw.InvalidInput, match="runs the code in it"):
         load_estimator(tmp_path / "model.joblib")
     assert isinstance(load_estimator(tmp_path / "model.joblib", allow_pickle=True), linear_model.Ridge)
+
+
+def test_columns_that_are_zero_differ_from_a_baseline() -> None:
+    """``w_d (x_d - baseline_d)`` of a column at zero is no factor times zero."""
+    weight, baseline = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(3)
+    model = Linear(weight, torch.tensor([0.5]), baseline, flat=True).eval()
+    x = torch.tensor([[0.0, 2.0, 0.0]])
+    assert torch.equal(hw.explain(model, x).relevance, weight * (x - baseline))

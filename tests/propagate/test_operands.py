@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import headwater as hw
 from tests.reference.audit import assert_balanced, assert_same
+from tests.reference.nets import double, draw
 
 ZERO = hw.Composite({"default": hw.rules.Zero()})
 
@@ -193,3 +194,17 @@ def test_the_signal_takes_all_through_the_scan_of_a_state_space() -> None:
     assert_balanced(shared)
     with pytest.raises(hw.errors.InvalidComposite, match="Hold"):
         hw.explain(StateSpace(held=False), u.detach(), composite=composite, differentiable=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "plain"),
+    [
+        (lambda z: torch.tanh(input=z), torch.tanh),
+        (lambda z: F.gelu(input=z, approximate="tanh"), lambda z: F.gelu(z, approximate="tanh")),
+        (lambda z: torch.mul(input=z, other=torch.sigmoid(z)), lambda z: z * torch.sigmoid(z)),
+    ],
+)
+def test_functions_called_by_keyword(named: Callable[[Tensor], Tensor], plain: Callable[[Tensor], Tensor]) -> None:
+    layer, x = double(nn.Linear(4, 3)), draw(2, 4)
+    found, expected = (hw.explain(lambda x, f=f: f(layer(x)), x, 1, ledger=True) for f in (named, plain))
+    assert_same(found.relevance, expected.relevance)

@@ -58,3 +58,14 @@ def test_inside_the_gradient_of_a_leaf_is_its_factor() -> None:
     assert torch.allclose(factor * x, relevance, atol=1e-6)
     expected = hw.explain(model, x.detach(), target=1, composite="epsilon_plus").relevance
     assert torch.allclose(relevance, expected, atol=1e-6)
+
+
+def test_the_factor_of_a_hidden_tensor_is_what_arrives_at_it() -> None:
+    """A rule of the operator that made the tensor does not change it, though the walk ends there."""
+    model, x = double(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))), draw(2, 4)
+    composite = hw.Composite({"default": hw.rules.Epsilon(2.0)})
+    expected = hw.explain(model, x, 1, composite=composite, layers=["0"]).layers["0"]
+    with hw.propagating(composite) as p:
+        hidden = model[0](x)
+        found = p.relevance(hidden, of=model[2](model[1](hidden))[:, 1])
+    assert_same(found, expected)

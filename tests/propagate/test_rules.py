@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -256,3 +257,14 @@ def test_pixels_beside_hidden_activations_share_one_denominator(rule: str) -> No
     e = explain(model, x, {"input": ours, "default": hw.rules.ZPlus()})
     assert relative_error(e.relevance, expected) <= TIGHT
     assert_accounted(e)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5)])
+def test_the_stabilizer_acts_before_an_activation_in_place(shape: tuple[int, ...]) -> None:
+    """Rows of vectors come out of a dense layer as a view, whose node goes where an in-place operator writes to it."""
+    width = 4 * math.prod(shape[:-1])
+    model = double(nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(width, 3)))
+    x = draw(2, *shape)
+    expected = hw.explain(model, x, 1, composite=hw.Composite({"default": hw.rules.Epsilon(2.0)}), ledger=True)
+    found = hw.explain(model, x, 1, composite=hw.Composite({"default": hw.rules.Epsilon(2.0)}))
+    assert relative_error(found.relevance, expected.relevance) <= TIGHT

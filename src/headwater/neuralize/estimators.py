@@ -182,7 +182,7 @@ def neuralize(
 
 def is_estimator(model: Any) -> bool:
     """Whether a model is an estimator in scikit-learn's manner, and no torch module or plain function."""
-    return hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, (nn.Module, type))
+    return not isinstance(model, (nn.Module, type)) and hasattr(model, "fit") and hasattr(model, "get_params")
 
 
 def check_fitted(estimator: Any) -> None:

@@ -20,6 +20,7 @@ from headwater.propagate.tags import Kept, product
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
     from headwater.propagate.engine import Propagation
+    from headwater.propagate.kinds import Operator
 
 
 class Affine:
@@ -51,11 +52,11 @@ class Affine:
         self.inner = inner  # the affine call that was folded in, and the scale of its output
         self.origin: Call = origin or call  # the call that a composite's row is chosen by
         self._weight, self._scale = weight, scale
-        self._x = engine.keeper.keep(live if engine.differentiable else live.detach())
+        self._x: Kept | None = None
         self._z: Kept | None = None
         self._up: Tensor | None = None
         self.nonneg, self.source = tag.nonneg, tag.source
-        self.relu = self.other = False  # who uses the output
+        self.relu = self.other = False
         self.kept: Tensor | None = None  # conditional propagation: what of the output may pass
         self.folded: tuple[Affine, tuple[Any, Kept]] | None = None  # the call that this one was folded into
         self.cropped = False  # some places of the output were taken
@@ -63,6 +64,7 @@ class Affine:
 
     @property
     def x(self) -> Tensor:
+        assert self._x is not None, "the input is kept where the rule looks at it"
         return self._x.value
 
     @property
@@ -103,6 +105,13 @@ class Affine:
         scaled = self.map.scale(self._weight, self._scale)
         assert scaled is not None, "only maps whose channels are known are scaled"
         return F.leaky_relu_(scaled, slope)  # in one go where nothing else has asked for the folded weight
+
+    def used_by(self, operator: Operator) -> None:
+        """Note who uses the output: with ReLU alone, negative outputs have factor zero."""
+        if operator.name == "relu":
+            self.relu = True
+        else:
+            self.other = True
 
     @property
     def positive(self) -> bool:
@@ -229,21 +238,31 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     rule = engine.composite.early(affine.origin)
     if isinstance(rule, Hold):
         return _held(engine, call, rule)
+    scales = rule is not None and rule.scales and engine.bare and call.operator.name == "linear"
+    if not scales or affine.inner is not None:
+        affine._x = engine.keeper.keep(affine.live if engine.differentiable else affine.live.detach())
     if rule is not None and rule.native and not engine.ledger:
         out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
         if engine.names is not None:
             call.rule_name = repr(rule)
-    elif rule is not None and rule.scales and engine.bare and call.operator.name == "linear" and affine.inner is None:
+    elif affine._x is None:
+        assert rule is not None
         out = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
-        out.register_hook(_scaling(engine, rule, engine.keeper.keep(out.detach(), relu_safe=True)))
+        affine._z = engine.keeper.keep(out.detach(), relu_safe=True)
+        # Rows of vectors are a view of the product, whose node goes where the model writes to the view; and what a walk
+        # is to bring for a tensor it takes before the hooks of the node.
+        made = out if out._base is None else out._base
+        assert made.grad_fn is not None, "the output of a live tensor has a history"
+        made.grad_fn.register_prehook(_scaling(engine, rule, affine._z))
     else:
         with torch.set_grad_enabled(engine.differentiable):
             out = call.func(*call.args, **call.kwargs)
         dummy = affine.source.dummy if affine.source is not None else None
         out = engine.reroute(call, out, [affine.live], affine.walk, nonneg=False, dummy=dummy)
     call.first = first
-    safe = not engine.composite.per_sample  # a statistic of the output minds values whose factor is zero
-    affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=safe)
+    if affine._z is None:
+        safe = not engine.composite.per_sample  # a statistic of the output minds values whose factor is zero
+        affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=safe)
     engine.tag(out).affine = affine
     call.release()  # a folded call would else refer to itself through its input's tag
     return out
@@ -260,19 +279,21 @@ def _held(engine: Propagation, call: Call, rule: Hold) -> Tensor:
     return out
 
 
-def _scaling(engine: Propagation, rule: Rule, z: Kept) -> Callable[[Tensor], Tensor]:
-    """The rule as a hook of the output ``z``: the operator's own gradient does the rest."""
+def _scaling(
+    engine: Propagation, rule: Rule, z: Kept
+) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor, ...] | None]:
+    """The rule as a hook of the node that made ``z``: the operator's own gradient does the rest."""
     known = weakref.ref(engine)
     kept: list[Kept] = [z]
 
-    def scale(c: Tensor) -> Tensor:
-        walker = known()
-        if walker is None or not walker.walking or not kept:
-            return c
+    def scale(cs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...] | None:
+        walker, c = known(), cs[0]
+        if walker is None or not walker.walking or not kept or c is None:
+            return None
         value = kept[0].value
         if not walker.retaining:
             kept.clear()
-        return rule.scaled(value, c)
+        return (rule.scaled(value if value.shape == c.shape else value.reshape(c.shape), c),)
 
     return scale
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from headwater.propagate.affine import Affine
     from headwater.propagate.engine import Propagation
     from headwater.propagate.kinds import Operator
 
@@ -26,27 +27,33 @@ class Call:
         layer: name of the innermost module on the stack (known only where names are needed).
         depth: affine operators on the longest path from the input to here.
         first: reached from the input without an affine operator between.
+        nonneg: no live tensor holds a negative value; ``bent``: one is an activation's result that has no secant yet.
     """
+
+    layer, rule_name, status = "", "", "ok"
+    place = ""  # of an affine call: its layer, and which of that layer's weights it has
+    shape: tuple[int, ...] = ()
+    reached = False
+    at_input = False  # an affine call that the explained input reaches first
+    folded_into: Call | None = None  # the affine call that this one became a part of
+    is_affine = False  # weights were found in it, so that a rule applies
+    follows: tuple[Affine, ...] = ()  # affine calls whose outputs it takes
 
     def __init__(self, engine: Propagation, operator: Operator, func: Any, args: Any, kwargs: Any, live: list[Tensor]):
         self.engine, self.operator, self.func, self.args, self.kwargs = engine, operator, func, args, kwargs
         self.live = live
-        self.layer, self.rule_name, self.status = "", "", "ok"
-        self.place = ""  # of an affine call: its layer, and which of that layer's weights it has
-        self.shape: tuple[int, ...] = ()
-        self.reached = False
-        self.at_input = False  # an affine call that the explained input reaches first
-        self.folded_into: Call | None = None  # the affine call that this one became a part of
-        self.is_affine = False  # weights were found in it, so that a rule applies
-        self.absorbed: dict[str, list[float]] = {}
-        self.incoming: list[float] = []
-        self.outgoing: list[float] = []
-        self.depth, self.first, self.nonneg = 0, False, True
+        if engine.names is not None:  # else nobody reads its books
+            self.absorbed: dict[str, list[float]] = {}
+            self.incoming: list[float] = []
+            self.outgoing: list[float] = []
+        depth, first, nonneg, bent = 0, False, True, False
         for t in live:
             tag = engine.tag(t)
-            self.depth = max(self.depth, tag.depth)
-            self.first |= tag.first
-            self.nonneg &= tag.nonneg
+            depth, first, nonneg = max(depth, tag.depth), first or tag.first, nonneg and tag.nonneg
+            bent = bent or (tag.chain is not None and tag.chain.bent)
+            if tag.affine is not None:
+                self.follows = (*self.follows, tag.affine)
+        self.depth, self.first, self.nonneg, self.bent = depth, first, nonneg, bent
 
     def book(self, cause: str, amount: Tensor) -> None:
         """Book relevance that this operator absorbs by a named cause; ``amount`` of any shape is summed."""
@@ -59,12 +66,14 @@ class Call:
 
     def release(self) -> None:
         """Drop every tensor: graph nodes, calls and engine would else form cycles that no collector sees."""
-        self.args, self.kwargs, self.live = (), {}, []
+        self.args, self.kwargs, self.live, self.follows = (), {}, [], ()
 
 
 def bind(call: Call, names: str, *defaults: Any) -> list[Any]:
     """The values of named parameters of a call, however they were passed."""
-    values = list(call.args) + list(defaults[len(call.args) :])
+    values = [*call.args, *defaults[len(call.args) :]]
+    if not call.kwargs:
+        return values
     for i, name in enumerate(names.split()):
         if name in call.kwargs:
             values[i] = call.kwargs[name]

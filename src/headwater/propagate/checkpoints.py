@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -87,11 +86,10 @@ _STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 
 
-@contextlib.contextmanager
-def called_directly() -> Iterator[None]:
-    """Within, on this thread, checkpoints do not recompute and custom Functions show what their forward does.
+def call_directly() -> None:
+    """From here on, on this thread, checkpoints do not recompute and custom Functions show what their forward does.
 
-    The mode cannot follow a second forward in the backward, nor look into a Function.
+    The mode cannot follow a second forward in the backward, nor look into a Function. :func:`call_as_ever` ends it.
     """
     global _ACTIVE
     with _LOCK:
@@ -101,12 +99,14 @@ def called_directly() -> Iterator[None]:
                 setattr(owner, name, stand_in(_ORIGINAL[name]))
         _ACTIVE += 1
     _STATE.explaining = getattr(_STATE, "explaining", 0) + 1
-    try:
-        yield
-    finally:
-        _STATE.explaining -= 1
-        with _LOCK:
-            _ACTIVE -= 1
-            if not _ACTIVE:
-                for name, (owner, _) in _STAND_INS.items():
-                    setattr(owner, name, _ORIGINAL[name])
+
+
+def call_as_ever() -> None:
+    """The end of what :func:`call_directly` began."""
+    global _ACTIVE
+    _STATE.explaining -= 1
+    with _LOCK:
+        _ACTIVE -= 1
+        if not _ACTIVE:
+            for name, (owner, _) in _STAND_INS.items():
+                setattr(owner, name, _ORIGINAL[name])

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headwater.propagate.calls import Call
 
 Row = tuple[Rule, Filter | None]
+_NO_ROW: Row = (Zero(), None)
 CLASSES = (
     "conv",
     "linear",
@@ -154,8 +155,11 @@ class Composite:
         return None
 
     def _general(self, call: Call) -> Row:
-        names = (call.operator.name, call.operator.kind, "affine" if call.operator.affine else "", "default")
-        return next((self.named[n] for n in names if n in self.named), (Zero(), None))
+        operator = call.operator
+        for name in (operator.name, operator.kind, "affine" if operator.affine else "", "default"):
+            if name in self.named:
+                return self.named[name]
+        return _NO_ROW
 
 
 def _row(selector: str, value: Any) -> Row:

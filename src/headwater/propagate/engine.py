@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from headwater.errors import HeadwaterWarning, UnsupportedOperator
 from headwater.propagate import booking, constants, filtering, inplace, places, products, sources
 from headwater.propagate.calls import Call, Causes, Reroute, Walk
-from headwater.propagate.checkpoints import called_directly
+from headwater.propagate.checkpoints import call_as_ever, call_directly
 from headwater.propagate.composites import Composite
 from headwater.propagate.live import Live
 from headwater.propagate.nested import carries, flat, rebuild, replace, unique
@@ -75,36 +75,39 @@ class Propagation(Live, TorchFunctionMode):
     # ------------------------------------------------------------------ one call
 
     def __enter__(self) -> Propagation:
-        self._direct = called_directly()
-        self._direct.__enter__()
+        call_directly()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._direct.__exit__(*error)
+        call_as_ever()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operator = classify(func)
+        kwargs = kwargs or {}
         if operator.metadata:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
+        if operator.idle is not None and self.names is None and operator.idle(*args, **kwargs):
+            return args[0]
         live: list[Tensor] = []
         args = [self.admit(a, live) for a in args]
-        kwargs = {k: self.admit(v, live) for k, v in kwargs.items()} if kwargs else {}
+        kwargs = {k: self.admit(v, live) for k, v in kwargs.items()}
         if operator.random:
             self.seed_now()
         if not live:
             return constants.run(self, operator, func, args, kwargs)
         if not torch.is_grad_enabled():  # the model's own no_grad, or the forward of a custom autograd.Function
             return func(*args, **kwargs)
-        if operator.short is not None and not any(args[1:]) and not any(kwargs.values() if kwargs else ()):
-            return self.redo(operator.short, args[0])
+        if operator.short is not None and not any(args[1:]) and not any(kwargs.values()):
+            func, operator, args, kwargs = operator.short, classify(operator.short), args[:1], {}
         if operator.body is not None:
             return self.inside(operator.body, *args, **kwargs)
         call = Call(self, operator, func, args, kwargs, live)
-        if not operator.elementwise and not operator.inplace and self.bent(live):
+        for affine in call.follows:
+            affine.used_by(operator)
+        if call.bent and not operator.elementwise and not operator.inplace:
             self.settle(call)
-        self._mark_uses(call)
         if self.names is not None:
             call.layer = places.layer_here(self.names)
             if self.planning or not operator.view:
@@ -179,12 +182,10 @@ class Propagation(Live, TorchFunctionMode):
             return rebuild(value, [self._materialize(v) for v in value])
         return value
 
-    def bent(self, live: Sequence[Tensor]) -> bool:
-        for t in live:
-            chain = self.tag(t).chain
-            if chain is not None and chain.bent:
-                return True
-        return False
+    def bent(self, tensor: Tensor) -> bool:
+        """Whether a live tensor is an activation's result that has no secant yet."""
+        chain = self.tag(tensor).chain
+        return chain is not None and chain.bent
 
     def materialize(self, tensor: Tensor) -> Tensor:
         """A live tensor, with the secant of its elementwise chain set where it has one."""
@@ -197,16 +198,7 @@ class Propagation(Live, TorchFunctionMode):
             {k: self._materialize(v) for k, v in call.kwargs.items()},
         )
         call.live = [self.materialize(t) for t in call.live]
-
-    def _mark_uses(self, call: Call) -> None:
-        """Tell affine calls who uses their output: with ReLU alone, negative outputs have factor zero."""
-        for t in call.live:
-            affine = self.tag(t).affine
-            if affine is not None:
-                if call.operator.name == "relu":
-                    affine.relu = True
-                else:
-                    affine.other = True
+        call.bent = False
 
     def place(self, layer: str, weight: Tensor) -> str:
         """A name for a weight that is the same in every run: its layer, and a number where that has several.
@@ -233,7 +225,7 @@ class Propagation(Live, TorchFunctionMode):
         moved = call.args[0] if call.operator.view and call.args else None
         gate = self.tag(moved).gate if isinstance(moved, Tensor) and moved.requires_grad else None
         for t in (out,) if isinstance(out, Tensor) else flat([out]):
-            if t.requires_grad and id(t) not in {id(x) for x in call.live}:
+            if t.requires_grad and id(t) not in map(id, call.live):
                 tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known)
                 tag.gate = gate  # a view of a gate is a gate
                 attach(t, tag)

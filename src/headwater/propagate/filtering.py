@@ -47,4 +47,4 @@ def _goes_on(engine: Propagation, call: Call, out: Tensor) -> bool:
     if engine.tag(out).chain is None:
         return False
     name = call.operator.name
-    return engine.bent([out]) or (name in ("add", "sub", "rsub", "mul", "div") and name not in engine.composite.named)
+    return engine.bent(out) or (name in ("add", "sub", "rsub", "mul", "div") and name not in engine.composite.named)

@@ -24,11 +24,11 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
     # The explained input and a filter must see what is done; so must a chain, an audit, a preset of plain gradients.
     at_input = engine.sourced and any(engine.tag(t).source is not None for t in call.live)
     filtered = engine.composite.has_filters and engine.composite.filter_at(call) is not None
-    special = at_input or filtered or engine.bent(call.live) or engine.isolate or engine.composite.plain
+    special = at_input or filtered or call.bent or engine.isolate or engine.composite.plain
     relu = call.operator.name == "relu" and not engine.ledger and not engine.differentiable
     affine = engine.tag(target).affine if target.requires_grad else None
     engine.keeper.preserve(target, relu=relu and affine is not None and not affine.other)
-    if call.operator.view and engine.bent(call.live):
+    if call.operator.view and call.bent:
         where = places.describe_here(engine.model)
         raise UnsupportedOperator(
             f"{call.operator.name}_ reshapes an activation's result in place {where}: use {call.operator.name}."

@@ -38,7 +38,7 @@ class Operator:
             constants among the operands are as well), "always" or "never".
         degree: of an elementwise function: homogeneous, affine or bent.
         body: the Python body to run under the engine instead, if it is a composite of others; ``short``: the function
-            that it comes down to for one argument alone.
+            that it comes down to for one argument alone; ``idle``: whether these arguments make it return the first.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Operator:
     degree: int = HOMOGENEOUS
     body: Callable[..., Any] | None = None
     short: Callable[..., Any] | None = None
+    idle: Callable[..., bool] | None = None
 
     def functional(self) -> Operator:
         """The same operator, not in place."""

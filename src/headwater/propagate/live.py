@@ -197,5 +197,8 @@ class Live:
 
 
 def _speaks_of_zeros(model: Any) -> bool:
-    """Whether a module says that what it gives its input is relevance, no factor: see ``relevance_without_factor``."""
-    return any(getattr(type(module), "relevance_without_factor", False) for module in places.modules(model))
+    """Whether a module or its type says that what it gives its input is relevance: ``relevance_without_factor``."""
+    modules, name = places.modules(model), "relevance_without_factor"
+    return any(getattr(kind, name, False) for kind in set(map(type, modules))) or any(
+        module.__dict__.get(name, False) for module in modules
+    )

@@ -37,6 +37,7 @@ _DISPATCHED = {
     for name in (f"max_pool{n}d", f"adaptive_max_pool{n}d", f"fractional_max_pool{n}d")
     if hasattr(F, name)
 }
+_WHOLE = {F.layer_norm, F.rms_norm}  # written in Python, but with the arguments of the one operator within
 
 
 def names() -> list[str]:
@@ -97,11 +98,15 @@ def _classify(func: Any) -> Operator:
     written_in_python = isinstance(plain, types.FunctionType)
     if (
         written_in_python
+        and func not in _WHOLE
         and not row.metadata
         and row.handler not in (native, constant, embedding)
         and row.kind != "custom"
     ):
-        return replace(row, body=_body(plain), short=torch.relu if plain is inspect.unwrap(F.relu) else None)
+        return replace(
+            row, body=_body(plain), short=torch.relu if plain is inspect.unwrap(F.relu) else None,
+            idle=_not_training if func is F.dropout else None,
+        )  # fmt: skip
     return replace(row, inplace=inplace) if inplace else row
 
 
@@ -118,6 +123,11 @@ def _exported(operator: OpOverload) -> Operator:
 
 def _never(*_: Any, **__: Any) -> bool:
     return False
+
+
+def _not_training(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> bool:
+    """Whether a dropout with these arguments, named as torch names them, lets everything pass."""
+    return not training
 
 
 def _body(function: types.FunctionType) -> Callable[..., Any]:

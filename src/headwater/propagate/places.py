@@ -22,12 +22,13 @@ _TORCH = str(Path(torch.__file__).resolve().parent)
 def modules(model: Any) -> list[nn.Module]:
     """All modules of a model, each once, without their names; empty where the model is no module."""
     found: dict[int, nn.Module] = {}
-    rest = [model] if isinstance(model, nn.Module) else []
+    rest: list[nn.Module | None] = [model] if isinstance(model, nn.Module) else []
     while rest:
         module = rest.pop()
-        if id(module) not in found:
+        if module is not None and id(module) not in found:
             found[id(module)] = module
-            rest.extend(child for child in reversed(module._modules.values()) if child is not None)
+            if module._modules:
+                rest.extend(reversed(module._modules.values()))
     return list(found.values())
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +27,36 @@ if TYPE_CHECKING:
 
 HOMOGENEOUS, AFFINE, BENT = 0, 1, 2
 _LOGARITHMS = {"log", "log2", "log10", "logit", "erfinv", "special_logit"}
-_Expansion = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """``f(0)``, ``f'(0)`` and ``f''(0)`` in double precision, shaped like the constants of the chain.
+
+    Attributes:
+        finite: there is a value at zero; ``null``: it is zero; ``open``: it is not.
+    """
+
+    value: Tensor
+    slope: Tensor
+    bend: Tensor
+
+    @cached_property
+    def finite(self) -> bool:
+        return bool(self.value.isfinite().all())
+
+    @cached_property
+    def null(self) -> bool:
+        return bool((self.value == 0).all())
+
+    @cached_property
+    def open(self) -> bool:
+        return bool((self.value != 0).any())
+
+
+_PLAIN = (int, float, str, type(None), torch.dtype)
+_KNOWN: dict[Any, Expansion] = {}  # by function, of those whose constants are plain
+_MOST = 256  # a model may make new constants for ever
 
 
 class Chain:
@@ -36,32 +67,40 @@ class Chain:
         function: ``f``, on any tensor that broadcasts against the constants within.
         degree: HOMOGENEOUS, AFFINE or BENT.
         logarithm: holds a function without a value at zero, for which the gradient stands in.
+        closed: all constants are numbers and the like, so that equal functions are equal objects.
     """
 
-    __slots__ = ("_at_zero", "degree", "differentiable", "function", "logarithm", "root", "token")
+    __slots__ = ("_at_zero", "closed", "degree", "differentiable", "function", "logarithm", "root", "token")
 
     def __init__(
-        self, root: Kept, token: object, function: Callable[[Tensor], Tensor], degree: int, logarithm: bool,
-        differentiable: bool,
+        self, root: Kept, token: object, function: Callable[[Tensor], Tensor], closed: bool, degree: int,
+        logarithm: bool, differentiable: bool,
     ) -> None:  # fmt: skip
-        self.root, self.token, self.function = root, token, function
+        self.root, self.token, self.function, self.closed = root, token, function, closed
         self.degree, self.logarithm, self.differentiable = degree, logarithm, differentiable
-        self._at_zero: _Expansion | None = None
+        self._at_zero: Expansion | None = None
 
     @property
     def bent(self) -> bool:
         return self.degree == BENT
 
-    def at_zero(self) -> _Expansion:
-        """``f(0)``, ``f'(0)`` and ``f''(0)`` in double precision, shaped like the constants of the chain."""
+    def at_zero(self) -> Expansion:
+        """The function at zero; worked out once for each function where it has no tensors and no true derivatives."""
         if self._at_zero is None:
-            try:
-                self._at_zero = self._expand(torch.zeros((), dtype=torch.float64))
-            except RuntimeError:  # constants on another device
-                self._at_zero = self._expand(self.root.value.new_zeros(()))
+            found = _KNOWN.get(self.function) if self.closed and not self.differentiable else None
+            if found is None:
+                try:
+                    found = self._expand(torch.zeros((), dtype=torch.float64))
+                except RuntimeError:  # constants on another device
+                    found = self._expand(self.root.value.new_zeros(()))
+                if self.closed and not self.differentiable:
+                    if len(_KNOWN) >= _MOST:
+                        _KNOWN.clear()
+                    _KNOWN[self.function] = found
+            self._at_zero = found
         return self._at_zero
 
-    def _expand(self, zero: Tensor) -> _Expansion:
+    def _expand(self, zero: Tensor) -> Expansion:
         with torch.enable_grad():
             z = zero.detach().requires_grad_()
             value = self.function(z)
@@ -76,12 +115,12 @@ class Chain:
                     bend = torch.autograd.grad(slope.sum(), z, allow_unused=True, create_graph=self.differentiable)[0]
         bend = torch.zeros_like(z) if bend is None else torch.nan_to_num(bend, 0.0, 0.0, 0.0)
         if self.differentiable:
-            return value, slope, bend
-        return value.detach(), slope.detach(), bend.detach()
+            return Expansion(value, slope, bend)
+        return Expansion(value.detach(), slope.detach(), bend.detach())
 
     def is_gate(self) -> bool:
         """A function that is open at zero multiplies as a gate (sigmoid, ``relu6(x + 3) / 6``, a reciprocal root)."""
-        return self.bent and not self.logarithm and bool((self.at_zero()[0] != 0).any())
+        return self.bent and not self.logarithm and self.at_zero().open
 
     def materialize(self, engine: Propagation, value: Tensor) -> Tensor:
         """The value of the chain with the secant as its backward; made once for each result."""
@@ -112,8 +151,9 @@ class Chain:
             if engine.ledger:
                 call.book("gradient", product(y, c) - product(z, factor))
             return factor
-        constant, slope, bend = (t.to(z.device, z.dtype) for t in self.at_zero())
-        if not bool(torch.isfinite(constant).all()):
+        known = self.at_zero()
+        constant, slope, bend = (t.to(z.device, z.dtype) for t in (known.value, known.slope, known.bend))
+        if not known.finite:
             # A reciprocal: the divisor is constant, so nothing passes.
             if engine.ledger:
                 call.book("divisor", product(y, c))
@@ -121,7 +161,7 @@ class Chain:
         if engine.ledger:  # at minus infinity (masked places) the function is constant: nothing passes
             call.book("f(0)", product(torch.where(z.isinf(), y, constant), c))
         slope = torch.where(slope.isfinite(), slope, torch.zeros_like(slope))
-        if bool((constant == 0).all()):
+        if known.null:
             still = z == 0
             return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
         # Near zero the difference cancels; the expansion's error there is of the order of the square of the radius.
@@ -193,10 +233,9 @@ def _degree(engine: Propagation, t: Tensor) -> int:
 
 
 def _result_degree(engine: Propagation, call: Call) -> int:
-    degrees = [_degree(engine, t) for t in call.live]
-    name, top = call.operator.name, max(degrees)
-    if call.operator.degree == BENT or top == BENT:
+    if call.operator.degree == BENT or call.bent:
         return BENT
+    name, top = call.operator.name, max(_degree(engine, t) for t in call.live)
     if name in ("add", "sub", "rsub"):
         return top if len(call.live) > 1 and all(isinstance(a, Tensor) for a in call.args[:2]) else AFFINE
     if name in ("mul", "div"):
@@ -208,52 +247,66 @@ def _result_degree(engine: Propagation, call: Call) -> int:
 
 def _extend(engine: Propagation, call: Call) -> Any:
     first = call.live[0]
+    before = engine.tag(first).chain
     degree = _result_degree(engine, call)
     # Nothing walks through the node of a bent result, since every user gets the secant instead; it keeps it live.
     out = engine.note(call, call.func(*call.args, **call.kwargs)) if degree == BENT else engine.native(call)
-    if any(out is t for t in call.live):
-        return out
-    logarithm = call.operator.name in _LOGARITHMS or any(
-        (chain := engine.tag(t).chain) is not None and chain.logarithm for t in call.live
-    )
+    for t in call.live:
+        if out is t:
+            return out
+    function, closed, logarithm = _replay(engine, call)
     tag = engine.tag(out)
-    before = engine.tag(first).chain
     root = before.root if before is not None else engine.keeper.keep(first)
-    function = _replay(engine, call)
-    tag.chain = Chain(root, root_of(engine, first), function, degree, logarithm, engine.differentiable)
+    tag.chain = Chain(root, root_of(engine, first), function, closed, degree, logarithm, engine.differentiable)
     tag.call = call
     if degree == BENT:
         call.release()
     return out
 
 
-def _replay(engine: Propagation, call: Call) -> Callable[[Tensor], Tensor]:
-    """The function from the root to this call's result."""
-    inner = {id(t): chain.function if (chain := engine.tag(t).chain) is not None else _identity for t in call.live}
-    func = call.func
-    constants = {
-        id(a): a if engine.differentiable else a.detach()
-        for a in (*call.args, *call.kwargs.values())
-        if isinstance(a, Tensor)
-    }
-    kwargs = {k: constants[id(v)] if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
-    args = [inner.get(id(a), constants[id(a)]) if isinstance(a, Tensor) else a for a in call.args]
+@dataclass(frozen=True)
+class _Applied:
+    """A torch function of what other functions make of the root (callables among the operands) and of constants."""
 
-    def function(z: Tensor) -> Tensor:
-        values = [a(z) if callable(a) and not isinstance(a, Tensor) else _like(a, z) for a in args]
-        return func(*values, **{k: _like(v, z) for k, v in kwargs.items()})
+    func: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
 
-    return function
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.func(*(_at(a, z) for a in self.args), **{k: _at(v, z) for k, v in self.kwargs})
+
+
+def _replay(engine: Propagation, call: Call) -> tuple[Callable[[Tensor], Tensor], bool, bool]:
+    """The function from the root to this call's result, whether it is closed, and whether it holds a logarithm."""
+    chains = {id(t): engine.tag(t).chain for t in call.live}
+    logarithm = call.operator.name in _LOGARITHMS
+    if len(call.args) == 1 and not call.kwargs and chains[id(call.args[0])] is None:
+        return call.func, True, logarithm
+
+    def operand(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in chains:
+            return value if engine.differentiable else value.detach()
+        chain = chains[id(value)]
+        return _identity if chain is None else chain.function
+
+    args, kwargs = tuple(map(operand, call.args)), tuple((k, operand(v)) for k, v in call.kwargs.items())
+    known = [chain for chain in chains.values() if chain is not None]
+    closed = all(chain.closed for chain in known)
+    closed = closed and all(isinstance(v, _PLAIN) or callable(v) for v in (*args, *dict(kwargs).values()))
+    return _Applied(call.func, args, kwargs), closed, logarithm or any(chain.logarithm for chain in known)
 
 
 def _identity(z: Tensor) -> Tensor:
     return z
 
 
-def _like(value: Any, z: Tensor) -> Any:
-    if isinstance(value, Tensor) and value.dtype.is_floating_point:
-        return value.to(z.dtype)
-    return value
+def _at(operand: Any, z: Tensor) -> Any:
+    """An operand where the root is ``z``, in the precision of ``z``."""
+    if isinstance(operand, Tensor):
+        return operand.to(z.dtype) if operand.dtype.is_floating_point else operand
+    return operand(z) if callable(operand) else operand
 
 
 def _fold(engine: Propagation, call: Call) -> Tensor | None:

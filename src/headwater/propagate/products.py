@@ -217,20 +217,26 @@ def normalizer(engine: Propagation, call: Call) -> Any:
     x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
     if not is_live(x) or is_live(weight) or is_live(bias):
         return engine.gap(call)
-    kept = engine.keeper.keep(x if engine.differentiable else x.detach())
+    known: Tensor | None = None  # the inverse of the spread, where the operator tells it
     with torch.set_grad_enabled(engine.differentiable):
-        out = call.func(*call.args, **call.kwargs)
+        if name == "layer_norm" and not engine.differentiable and not torch.is_autocast_enabled(x.device.type):
+            out, _, known = torch.native_layer_norm(x, bound["normalized_shape"], weight, bias, bound["eps"])
+        else:
+            out = call.func(*call.args, **call.kwargs)
+    kept = None if known is not None else engine.keeper.keep(x if engine.differentiable else x.detach())
+    whole, (shape, axes), eps = x.shape, groups(name, x, bound), bound["eps"]
+    # Layer and RMS norm have a weight for each value of their last axes, the others one for each channel.
+    per_channel = None if axes[0] < 0 else (1, -1, *[1] * (x.dim() - 2))
 
     def walk(c: Tensor) -> list[Tensor]:
-        x = kept.value
-        shape, axes = groups(name, x, bound)
-        # Layer and RMS norm have a weight for each value of their last axes, the others one for each channel.
-        per_channel = None if axes[0] < 0 else (1, -1, *[1] * (x.dim() - 2))
         w, b = (t if t is None or per_channel is None else t.view(per_channel) for t in (weight, bias))
         if engine.ledger and b is not None:
             call.book("bias", b * c)
-        eps = torch.finfo(x.dtype).eps if bound["eps"] is None else bound["eps"]
-        return [_held_divisor(x, c if w is None else c * w, shape, axes, eps, centred=name != "rms_norm")]
+        centred = name != "rms_norm"
+        inverse = known if kept is None else _inverse_spread(kept.value.reshape(shape), axes, eps, centred)
+        assert inverse is not None, "the operator or what was kept of its input tells the spread"
+        c = (c if w is None else c * w).reshape(shape) * inverse.to(c.dtype)
+        return [(c - c.mean(axes, keepdim=True) if centred else c).reshape(whole)]
 
     return engine.reroute(call, out, [x], walk)
 
@@ -252,13 +258,9 @@ def groups(name: str, x: Tensor, bound: dict[str, Any]) -> tuple[tuple[int, ...]
     return (x.shape[0], bound["num_groups"] if name == "group_norm" else x.shape[1], -1), (2,)
 
 
-def _held_divisor(
-    x: Tensor, c: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], eps: float, centred: bool
-) -> Tensor:
-    """Factor of ``x`` through ``(x - mean) / σ`` with ``σ`` constant."""
-    grouped, c = x.reshape(shape), c.reshape(shape)
-    wide = grouped.float() if grouped.dtype in (torch.float16, torch.bfloat16) else grouped
-    mean = wide.mean(axes, keepdim=True) if centred else 0.0
-    spread = ((wide - mean).square().mean(axes, keepdim=True) + eps).rsqrt()
-    c = c * spread.to(c.dtype)
-    return (c - c.mean(axes, keepdim=True) if centred else c).reshape(x.shape)
+def _inverse_spread(x: Tensor, axes: tuple[int, ...], eps: float | None, centred: bool) -> Tensor:
+    """``1 / σ`` over these axes, in single precision at least."""
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    deviation = wide - wide.mean(axes, keepdim=True) if centred else wide
+    return (deviation.square().mean(axes, keepdim=True) + eps).rsqrt()

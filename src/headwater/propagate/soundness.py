@@ -32,16 +32,8 @@ def check_model(model: Any, allow_training: bool = False) -> None:
     if not isinstance(model, nn.Module):
         return
     modules = places.modules(model)
-    for module in modules:
-        if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-            where = _name(model, module)
-            raise UnsupportedModel(f"{where} is TorchScript, whose operators cannot be seen: pass the eager module.")
-        kind = type(module)
-        if ".quantized" in kind.__module__ and kind.__module__.startswith("torch."):
-            raise UnsupportedModel(f"{_name(model, module)} ({kind.__name__}) is quantized: pass the float module.")
-        if kind.__name__ == "FullyShardedDataParallel":
-            where = _name(model, module)
-            raise UnsupportedModel(f"{where} is sharded by FSDP1, whose weights cannot be followed: use fully_shard.")
+    for kind, module in {type(module): module for module in reversed(modules)}.items():
+        _check_kind(model, module, kind)
     _check_weights(model, modules)
 
 
@@ -58,6 +50,17 @@ def check_mode(model: Any, allow_training: bool = False) -> None:
         for module in places.modules(model):
             if module.training:
                 _check_training(model, module, allow_training)
+
+
+def _check_kind(model: nn.Module, module: nn.Module, kind: type[nn.Module]) -> None:
+    if issubclass(kind, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        where = _name(model, module)
+        raise UnsupportedModel(f"{where} is TorchScript, whose operators cannot be seen: pass the eager module.")
+    if ".quantized" in kind.__module__ and kind.__module__.startswith("torch."):
+        raise UnsupportedModel(f"{_name(model, module)} ({kind.__name__}) is quantized: pass the float module.")
+    if kind.__name__ == "FullyShardedDataParallel":
+        where = _name(model, module)
+        raise UnsupportedModel(f"{where} is sharded by FSDP1, whose weights cannot be followed: use fully_shard.")
 
 
 def _name(model: nn.Module, module: nn.Module) -> str:
@@ -94,10 +97,16 @@ def _check_weights(model: nn.Module, modules: list[nn.Module]) -> None:
     for name, tensor in model.named_parameters():
         if not tensor.is_floating_point() or tensor.device.type == "meta":
             continue
-        # A sum is finite only if every term is (or overflows, which the exact look then clears).
-        if not bool(tensor.detach().sum().isfinite()) and not bool(tensor.detach().isfinite().all()):
+        if not finite(tensor):
             raise NonFinite(f"Parameter {name!r} holds NaN or infinity: load finite weights before explaining.")
     _CHECKED[model] = state
+
+
+def finite(values: Tensor) -> bool:
+    """Whether a tensor of floats holds neither NaN nor infinity; one pass over it where it does not."""
+    values = values.detach() if values.requires_grad else values
+    # Times zero, infinity and NaN are NaN, which is true. Where a sum overflows without them, each value is looked at.
+    return not bool(values.sum() * 0) or bool(values.isfinite().all())
 
 
 @contextlib.contextmanager

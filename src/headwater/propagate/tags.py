@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -80,10 +79,10 @@ def raw_tag(tensor: Tensor) -> Tag | None:
 
 def is_weight(tensor: Tensor) -> bool:
     """Whether a tensor is a parameter or was made of parameters alone."""
-    if isinstance(tensor, nn.Parameter):
-        return True
     tag = raw_tag(tensor)
-    return tag is not None and tag.weight
+    if tag is not None and (tag.weight or type(tensor) is Tensor):
+        return tag.weight
+    return isinstance(tensor, nn.Parameter)  # asked last: torch answers it in Python
 
 
 def is_live(value: Any) -> bool:
@@ -150,4 +149,4 @@ def product(value: Tensor, factor: Tensor) -> Tensor:
     Of a complex tensor it is the real part of value times conjugate factor, which is how torch defines its gradients.
     """
     relevance = (value * factor.conj()).real if factor.is_complex() else value * factor
-    return torch.where(factor == 0, torch.zeros_like(relevance), relevance)
+    return relevance.masked_fill_(factor == 0, 0)
