@@ -6,7 +6,6 @@ each torch call while the model runs, gives it the treatment of its class, and l
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from headwater.errors import HeadwaterWarning, UnsupportedOperator
+from headwater.errors import UnsupportedOperator
 from headwater.propagate import booking, constants, filtering, inplace, places, products, sources
 from headwater.propagate.calls import Call, Causes, Reroute, Walk
 from headwater.propagate.checkpoints import call_as_ever, call_directly
@@ -68,7 +67,6 @@ class Propagation(Live, TorchFunctionMode):
         self.samples = 0  # along the first axis of the input
         self.regrouped = False  # samples may lie elsewhere by now
         self.calls: list[Call] = []
-        self._places: dict[tuple[str, int, tuple[int, ...]], str] = {}
         self.folded: list[Any] = []
         self.names = places.layer_names(model) if ledger or planning or composite.needs_layers else None
 
@@ -199,17 +197,6 @@ class Propagation(Live, TorchFunctionMode):
         )
         call.live = [self.materialize(t) for t in call.live]
         call.bent = False
-
-    def place(self, layer: str, weight: Tensor) -> str:
-        """A name for a weight that is the same in every run: its layer, and a number where that has several.
-
-        The weight must live until the end of the run.
-        """
-        key = (layer, weight.data_ptr(), tuple(weight.shape))
-        if key not in self._places:
-            number = sum(known[0] == layer for known in self._places)
-            self._places[key] = f"{layer}#{number}" if number else layer
-        return self._places[key]
 
     # ------------------------------------------------------------------ building blocks of treatments
 
@@ -358,14 +345,6 @@ class Propagation(Live, TorchFunctionMode):
         moved = [next(fresh) if isinstance(t, Tensor) and carries(t) else t for t in out]
         return self.note(call, rebuild(out, moved), nonneg)
 
-    def warn_detached(self, call: Call) -> None:
-        """Warn that the model itself ends the relevance of a live tensor here."""
-        warnings.warn(
-            f"{call.operator.name} {places.describe_here(self.model)} ends the relevance of what it is called on.",
-            HeadwaterWarning,
-            stacklevel=2,
-        )
-
     # ------------------------------------------------------------------ the walk back
 
     def gradients(self, scalar: Tensor, inputs: Sequence[Tensor], retain: bool = False) -> list[Tensor | None]:
@@ -394,11 +373,6 @@ class Propagation(Live, TorchFunctionMode):
         table = self.composite
         audited = self.ledger or self.planning or self.differentiable or self.watch is not None
         return not (audited or self.isolate or self.sourced or table.per_sample or table.has_filters)
-
-    def follow(self, tensor: Tensor, source: Tensor) -> None:
-        """Count a tensor that was made of a live one outside the mode as live."""
-        known = self.tag(source)
-        attach(tensor, Tag(self, tensor._version, known.depth, first=known.first))
 
     def settled(self, tensor: Tensor) -> Tensor:
         """A result of the model, ready for the walk back; may be called while the mode is active."""

@@ -38,6 +38,7 @@ class Live:
         self.move: Callable[[int, int, Tensor], tuple[Tensor, Tensor | None]] | None = None  # to other points
         self._arguments: dict[int, int] = {}  # which argument of the model explained token ids are
         self._detached: dict[int, tuple[Tensor, Tensor]] = {}
+        self._places: dict[tuple[str, int, tuple[int, ...]], str] = {}
 
     def enter(self, x: Tensor, low: Tensor | None = None, high: Tensor | None = None, argument: int = 0) -> Tensor:
         """Make ``x``, one of the model's arguments, an explained input; what to hand to the model in its place."""
@@ -83,6 +84,11 @@ class Live:
         entry = Entry(leaf, live, dummy, multiplier)
         self.entries.append(entry)
         return entry
+
+    def follow(self, tensor: Tensor, source: Tensor) -> None:
+        """Count a tensor that was made of a live one outside the mode as live."""
+        known = self.tag(source)
+        attach(tensor, Tag(self, tensor._version, known.depth, first=known.first))
 
     def mark(self, tensor: Tensor) -> None:
         """Count a helper tensor (a dummy of the input) as ours."""
@@ -136,6 +142,17 @@ class Live:
             attach(alias, tag)
             entry = self._detached[id(constant)] = self._detached[id(alias)] = (constant, alias)
         return entry[1]
+
+    def place(self, layer: str, weight: Tensor) -> str:
+        """A name for a weight that is the same in every run: its layer, and a number where that has several.
+
+        The weight must live until the end of the run.
+        """
+        key = (layer, weight.data_ptr(), tuple(weight.shape))
+        if key not in self._places:
+            number = sum(known[0] == layer for known in self._places)
+            self._places[key] = f"{layer}#{number}" if number else layer
+        return self._places[key]
 
     def original(self, value: Any) -> Any:
         """The model's own parameter behind a detached alias: some kernels choose their path by ``requires_grad``."""

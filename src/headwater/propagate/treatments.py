@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from headwater.errors import InvalidInput
+from headwater.errors import HeadwaterWarning, InvalidInput
 from headwater.propagate import places
 from headwater.propagate.calls import bind
 from headwater.propagate.pointwise import elementwise
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 def constant(engine: Propagation, call: Call) -> Any:
     """No relevance passes: comparisons, indices, rounding, shapes."""
     if call.operator.name in ("detach", "data", "numpy"):
-        engine.warn_detached(call)
+        warnings.warn(
+            f"{call.operator.name} {places.describe_here(engine.model)} ends the relevance of what it is called on.",
+            HeadwaterWarning,
+            stacklevel=2,
+        )
     out = call.func(*call.args, **call.kwargs)
     return out.detach() if isinstance(out, Tensor) and out.requires_grad else out
 
