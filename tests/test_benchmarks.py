@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from benchmarks import gpu, measure, networks
+from benchmarks import gpu, measure, networks, small
 from benchmarks.__main__ import table
 from benchmarks.contestants import BOTH, FORWARD, Budget, contestants
 
@@ -92,3 +92,10 @@ def test_without_a_gpu_it_says_what_it_would_run(capsys: pytest.CaptureFixture[s
         pytest.skip("there is a GPU")
     gpu.main(["--batch", "1"])
     assert "vgg16 tf32 x1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "encoder", "lstm"])
+def test_small_networks_have_a_line_each(name: str) -> None:
+    seconds = small.measured(name, rounds=1)
+    assert list(seconds) == ["F+B", *small.COMPOSITES]
+    assert small.row(name, seconds).count("|") == len(seconds) + 2
