@@ -28,14 +28,18 @@ Call = Callable[[Tensor], Any]
 
 @dataclass(frozen=True)
 class Budget:
-    """At most ``both`` times forward and backward to the input, plus ``forward`` times the bare forward."""
+    """At most ``both`` times forward and backward to the input, plus ``forward`` times the bare forward.
+
+    Where activations may be negative, rules that mind signs do more: ``signed`` times the bare forward.
+    """
 
     both: float
     forward: float = 0.0
+    signed: float = 0.0
 
-    def limit(self, share: float) -> float:
+    def limit(self, share: float, signed: bool = False) -> float:
         """The budget in units of forward and backward, of which the bare forward is this share."""
-        return self.both + self.forward * share
+        return self.both + (max(self.forward, self.signed) if signed else self.forward) * share
 
 
 @dataclass(frozen=True)
@@ -145,17 +149,17 @@ def contestants() -> dict[str, Contestant]:
     """All contestants by name, in the order of the tables."""
     bounds = (-BOUND, BOUND)
     presets: dict[str, tuple[dict[str, Any], Budget]] = {
-        "lrp_0": ({"composite": "lrp_0"}, Budget(1.1)),
-        "epsilon": ({"composite": "epsilon"}, Budget(1.2)),
-        "epsilon_plus": ({"composite": "epsilon_plus"}, Budget(1.0, 1.3)),
-        "epsilon_gamma_box": ({"composite": "epsilon_gamma_box", "bounds": bounds}, Budget(1.0, 1.3)),
+        "lrp_0": ({"composite": "lrp_0"}, Budget(1.05)),
+        "epsilon": ({"composite": "epsilon"}, Budget(1.12)),
+        "epsilon_plus": ({"composite": "epsilon_plus"}, Budget(1.0, 1.15, signed=2.1)),
+        "epsilon_gamma_box": ({"composite": "epsilon_gamma_box", "bounds": bounds}, Budget(1.0, 1.15, signed=2.1)),
         "epsilon_alpha2_beta1": ({"composite": "epsilon_alpha2_beta1"}, Budget(1.0, 2.5)),
-        "default": ({}, Budget(1.0, 1.3)),
+        "default": ({}, Budget(1.0, 1.15, signed=2.1)),
     }
     listed = [
         Contestant(FORWARD, forward),
         Contestant(BOTH, forward_backward),
-        Contestant("gradient", partial(headwater, method="gradient"), Budget(1.1)),
+        Contestant("gradient", partial(headwater, method="gradient"), Budget(1.05)),
         *(Contestant(name, partial(headwater, **options), budget) for name, (options, budget) in presets.items()),
     ]
     if _installed("zennit"):

@@ -41,7 +41,7 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 # Every large block in pages of its own, so that the resident set is what is in use. By default glibc moves this
 # threshold as it goes, and the fragments it then leaves differ from run to run, even those of forward + backward.
 _EXACT = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
-PEAK_LIMIT = 1.5  # of what forward + backward need beside the model
+PEAK_LIMIT = 1.3  # of what forward + backward need beside the model
 _CALLS = 3  # before what is held is read
 
 
@@ -111,17 +111,20 @@ def run(
     kept = [name for name in contestants() if not names or name in (FORWARD, BOTH, *names)]
     times = {a: apart(timed, setting, rounds, kept, environment=ALLOCATORS[a]) for a in allocators}
     memory = {name: apart(resident, setting, name, environment=_EXACT) for name in times[allocators[0]]}
-    return [_result(name, times, memory) for name in memory]
+    signed = networks.find(setting.network).signed
+    return [_result(name, times, memory, signed) for name in memory]
 
 
-def _result(name: str, times: Mapping[str, dict[str, list[float]]], memory: Mapping[str, Memory]) -> Result:
+def _result(
+    name: str, times: Mapping[str, dict[str, list[float]]], memory: Mapping[str, Memory], signed: bool
+) -> Result:
     budget = contestants()[name].budget
     shares = {a: _ratio(t[FORWARD], t[BOTH]) for a, t in times.items()}
     return Result(
         name,
         seconds={a: statistics.median(t[name]) for a, t in times.items()},
         ratios={a: _ratio(t[name], t[BOTH]) for a, t in times.items()},
-        limits={a: budget.limit(share) for a, share in shares.items()} if budget else None,
+        limits={a: budget.limit(share, signed) for a, share in shares.items()} if budget else None,
         memory=memory[name],
         peak_ratio=memory[name].peak / memory[BOTH].peak,
     )

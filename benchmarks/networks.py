@@ -171,15 +171,17 @@ class Network:
     Attributes:
         build: makes it; ``inputs``: makes so many samples for it.
         small: makes one small sample, at which every library loads what it loads at its first call.
+        signed: whether its layers see negative activations, behind the input.
     """
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int], Tensor]
     small: Callable[[], Tensor]
+    signed: bool = False
 
 
-def _of_pictures(build: Callable[[], nn.Module], side: int = 224, small: int = 32) -> Network:
-    return Network(build, partial(_pictures, side), partial(_pictures, small, 1))
+def _of_pictures(build: Callable[[], nn.Module], side: int = 224, small: int = 32, signed: bool = False) -> Network:
+    return Network(build, partial(_pictures, side), partial(_pictures, small, 1), signed)
 
 
 def _pictures(side: int, batch: int) -> Tensor:
@@ -187,7 +189,7 @@ def _pictures(side: int, batch: int) -> Tensor:
 
 
 def _of_sequences(build: Callable[[], nn.Module], length: int, width: int) -> Network:
-    return Network(build, partial(_sequences, length, width), partial(_sequences, 4, width, 1))
+    return Network(build, partial(_sequences, length, width), partial(_sequences, 4, width, 1), signed=True)
 
 
 def _sequences(length: int, width: int, batch: int) -> Tensor:
@@ -197,8 +199,8 @@ def _sequences(length: int, width: int, batch: int) -> Tensor:
 NETWORKS = {
     "vgg16": _of_pictures(lambda: _scaled(VGG())),
     "resnet50": _of_pictures(lambda: _scaled(resnet50())),
-    "convnext": _of_pictures(convnext),
-    "vit": _of_pictures(vit, small=224),
+    "convnext": _of_pictures(convnext, signed=True),
+    "vit": _of_pictures(vit, small=224, signed=True),
     "bert": _of_sequences(bert, 128, 768),
     "lstm": _of_sequences(LSTM, 64, 256),
 }

@@ -66,7 +66,8 @@ def test_a_process_apart_has_its_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_budgets_are_in_units_of_forward_and_backward() -> None:
-    assert Budget(1.0, 1.5).limit(0.5) == 1.75
+    assert Budget(1.0, 1.5).limit(0.5) == Budget(1.0, 1.5).limit(0.5, signed=True) == 1.75
+    assert Budget(1.0, 1.5, signed=2.0).limit(0.5, signed=True) == 2.0
 
 
 def test_networks_are_frozen_and_keep_the_size_of_activations() -> None:
