@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -189,8 +189,9 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
     model, x = given()
     path = tmp_path / "saved"
     hw.explain(model, x, ledger=True).save(path)
-    with pytest.raises(ValueError, match=r"opcode|pickle"):
-        pickletools.dis(path.read_bytes(), out=(tmp_path / "listing").open("w"))
+    content = path.read_bytes()
+    assert not content.startswith((b"\x80", b"PK"))  # neither a pickle nor an archive that may hold one
+    assert safetensors.torch.load(content)
     with pytest.raises(Exception, match=r"(?i)unpickl|weights|magic|invalid|load"):
         torch.load(path, weights_only=True)
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from headwater.errors import HeadwaterError, InvalidInput, MissingExtra
 
@@ -83,7 +83,6 @@ class LocalFiles:
         path = self.root / key
         pending = self.root / _PENDING / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
         try:
-            _make_folder(pending.parent)
             _make_folder(path.parent)
             self._commit(data, pending, path)
         except OSError as error:
@@ -98,7 +97,7 @@ class LocalFiles:
 
     @staticmethod
     def _commit(data: bytes, pending: Path, path: Path) -> None:
-        with pending.open("wb") as file:
+        with _new_file(pending) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -151,6 +150,14 @@ class LocalFiles:
             yield
         finally:
             lock.release()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """A file in a folder that is made, and made again where another writer's sweep took it away, empty as it was."""
+    while True:
+        _make_folder(path.parent)
+        with suppress(FileNotFoundError):
+            return path.open("wb")
 
 
 def _make_folder(path: Path) -> None:

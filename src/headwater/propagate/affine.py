@@ -360,7 +360,7 @@ def crop(engine: Propagation, call: Call, whole: Affine, z: Tensor, part: Tensor
     whole.cropped = True
     linear = CroppedMap(whole.map, items, z.shape[2:])
     affine = Affine(call, linear, whole.live, whole._weight, whole.bias, whole._scale, None, whole.origin)
-    affine.uncropped = whole
+    affine.uncropped, affine._x = whole, whole._x
     affine._z = engine.keeper.keep(part if engine.differentiable else part.detach())
     engine.tag(part).affine = affine
     call.release()
