@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 import headwater as hw
 from benchmarks.mend import mend_torchvision
-from benchmarks.networks import BOUND, VGG, Bottleneck, ResNet
+from benchmarks.networks import BOUND, LSTM, VGG, Bottleneck, ResNet
 
 Call = Callable[[Tensor], Any]
 
@@ -145,6 +146,23 @@ def captum(model: nn.Module) -> Iterator[Call]:
     yield lambda x: explainer.attribute(x.detach().requires_grad_(), target=0)
 
 
+@contextmanager
+def autolrp(model: nn.Module, rule: Any) -> Iterator[Call]:
+    """autoLRP with this rule for convolutions and epsilon elsewhere."""
+    import autolrp  # type: ignore[import-untyped]
+
+    config = autolrp.LRPConfig(rule={**autolrp.BASE, "ConvolutionBackward": rule})
+
+    def run(x: Tensor) -> Any:
+        wrapped = autolrp.tensor(x.detach())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it runs in-place operators out of place
+            model(wrapped).amax(1).sum().lrp(config=config)
+        return wrapped.relevance
+
+    yield run
+
+
 def contestants() -> dict[str, Contestant]:
     """All contestants by name, in the order of the tables."""
     bounds = (-BOUND, BOUND)
@@ -168,6 +186,18 @@ def contestants() -> dict[str, Contestant]:
         listed += [
             Contestant(f"zennit {name}", partial(zennit, composite=name), serves=lambda m: isinstance(m, (VGG, ResNet)))
             for name in names
+        ]
+    if _installed("autolrp"):
+        # autoLRP has no rules for recurrent layers.
+        tables = {
+            "epsilon": "epsilon",
+            "epsilon_plus": "zplus",
+            "gamma": ("gamma", {"gamma": 0.25}),
+            "epsilon_alpha2_beta1": ("alpha_beta", {"alpha": 2.0, "beta": 1.0}),
+        }
+        listed += [
+            Contestant(f"autolrp {name}", partial(autolrp, rule=rule), serves=lambda m: not isinstance(m, LSTM))
+            for name, rule in tables.items()
         ]
     if _installed("captum"):
         # Captum sees modules alone, so that a residual sum makes it wrong without a word.

@@ -14,7 +14,7 @@ class Judged(TypedDict):
     why: str
 
 
-def judged(run: Reproduction, held: bool, why: str = "", *, testable: bool = True) -> Judged:
+def judged(run: Reproduction, held: bool, why: str = "", *, testable: bool = True, below: bool = False) -> Judged:
     """The verdict on a claim about trained networks.
 
     Args:
@@ -22,10 +22,12 @@ def judged(run: Reproduction, held: bool, why: str = "", *, testable: bool = Tru
         held: whether the claim does.
         why: what the verdict rests on.
         testable: whether there are networks to ask.
+        below: whether they miss Table 4.2, so that they only hint too.
     """
     if not testable:
         return {"verdict": "not testable here", "why": why}
-    if run.scale == "quick":
-        hint = f"networks of a quick run are below Table 4.2; they {'agree' if held else 'do not agree'}"
+    if below or run.scale == "quick":
+        asked = "networks of a quick run are" if run.scale == "quick" else "these networks are"
+        hint = f"{asked} below Table 4.2; they {'agree' if held else 'do not agree'}"
         return {"verdict": "not testable here", "why": "; ".join(part for part in (hint, why) if part)}
     return {"verdict": "reproduced" if held else "not reproduced", "why": why}
