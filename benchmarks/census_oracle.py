@@ -231,9 +231,11 @@ def _half(func: Callable[..., Tensor], a: Tensor, b: Tensor, **kwargs: Any) -> T
 
 
 def weighted(raw: Any) -> Tensor:
-    """A sum of the output in which every value has a weight of its own."""
-    output = hw.target.select_output(raw).flatten()
-    return (output * torch.cos(torch.arange(output.numel(), dtype=output.dtype))).sum()[None]
+    """For each row of the output a sum in which every value has a weight of its own."""
+    output = hw.target.select_output(raw)
+    output = output.reshape(len(output) if output.dim() else 1, -1)
+    weights = torch.cos(torch.arange(output.numel(), dtype=output.dtype)).view_as(output)
+    return (output * weights).sum(1)
 
 
 def surrogate(built: Built) -> list[Tensor]:
@@ -253,7 +255,8 @@ def surrogate(built: Built) -> list[Tensor]:
             for k, v in values.items()
         }
         with torch.enable_grad(), Surrogate(ids) as mode:
-            score = weighted(built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""]))
+            raw = built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""])
+            score = weighted(raw).sum()
         leaves = [v for v in lives.values() if _live(v)]
         if not leaves and len(mode.embedded) != 1:
             raise NotApplicable(f"{len(mode.embedded)} embeddings of the token ids")
