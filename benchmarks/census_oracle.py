@@ -75,14 +75,16 @@ class Surrogate(TorchFunctionMode):
         kwargs.pop("inplace", None)
         if _fact(z, "bends") or _fact(z, "shifted") or any(_live(a) for a in args):
             raise NotApplicable("a function of a function")
+        wide = z.detach().double()
         with torch.no_grad():
-            y, constant = func(z, *args, **kwargs), func(torch.zeros_like(z), *args, **kwargs)
+            # of a copy: the arguments may say that it works in place
+            y, constant = func(wide.clone(), *args, **kwargs), func(torch.zeros_like(wide), *args, **kwargs)
         with torch.enable_grad():
-            zero = torch.zeros_like(z, dtype=torch.float64).requires_grad_()
-            slope = torch.autograd.grad(func(zero, *args, **kwargs).sum(), zero)[0].to(z.dtype)
-        near = z.detach().abs() < 1e-4
-        secant = torch.where(near, slope, (y - constant) / torch.where(near, torch.ones_like(y), z.detach()))
-        out = z * secant + (y - z.detach() * secant)
+            zero = torch.zeros_like(wide).requires_grad_()
+            slope = torch.autograd.grad(func(zero.clone(), *args, **kwargs).sum(), zero)[0]
+        near = wide.abs() < 1e-8
+        secant = torch.where(near, slope, (y - constant) / torch.where(near, torch.ones_like(y), wide))
+        out = z * secant.to(z.dtype) + (y - wide * secant).to(z.dtype)
         return _mark(out, gate=bool((constant != 0).any()), root=_root(z), bends=True)
 
     def _softmax(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -167,6 +169,18 @@ class Surrogate(TorchFunctionMode):
         out = (x - x.mean(axes, keepdim=True)) / spread
         out = out if weight is None else out * weight
         return out if bias is None else out + bias
+
+    def _batch_norm(
+        self, func: Any, x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+        momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
+        """Written out: torch's own backward of one sample is wrong where the gradient it gets is transposed."""
+        if training or mean is None or var is None:
+            raise NotApplicable("statistics of the batch")
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        out = (x - mean.view(shape)) * (var + eps).rsqrt().view(shape)
+        out = out if weight is None else out * weight.view(shape)
+        return out if bias is None else out + bias.view(shape)
 
     def _group_norm(
         self, func: Any, x: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5

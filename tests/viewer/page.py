@@ -178,7 +178,8 @@ class Person:
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
-_WIDTH = "(img) => img.decode().then(() => img.naturalWidth)"
+# pictures far below what is seen are loaded when they are scrolled to, which decoding does not wait for in every browser
+_WIDTH = "(img) => { img.loading = 'eager'; return img.decode().then(() => img.naturalWidth); }"
 
 
 def around(points: NDArray[np.float64], margin: float) -> list[tuple[float, float]]:
