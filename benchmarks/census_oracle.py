@@ -252,8 +252,8 @@ def weighted(raw: Any) -> Tensor:
     return (output * weights).sum(1)
 
 
-def surrogate(built: Built) -> list[Tensor]:
-    """Relevance of the float inputs, or of the embedded token ids, by the surrogate.
+def surrogate(built: Built) -> dict[str, Tensor]:
+    """Relevance of the float inputs and of the embedded token ids, by the names of the inputs, by the surrogate.
 
     Raises:
         NotApplicable: where a call has no rewriting here.
@@ -271,12 +271,13 @@ def surrogate(built: Built) -> list[Tensor]:
         with torch.enable_grad(), Surrogate(ids) as mode:
             raw = built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""])
             score = weighted(raw).sum()
-        leaves = [v for v in lives.values() if _live(v)]
-        if not leaves and len(mode.embedded) != 1:
+        ends = {k: v for k, v in lives.items() if _live(v)}
+        if not ends and len(mode.embedded) != 1:
             raise NotApplicable(f"{len(mode.embedded)} embeddings of the token ids")
-        ends = [*mode.embedded[:1], *leaves] if len(mode.embedded) == 1 else leaves
-        grads = torch.autograd.grad(score, ends, allow_unused=True)
-        return [(x * (0 if g is None else g)).detach() for x, g in zip(ends, grads, strict=True)]
+        if len(mode.embedded) == 1:
+            ends["input_ids"] = mode.embedded[0]
+        grads = torch.autograd.grad(score, list(ends.values()), allow_unused=True)
+        return {k: (x * (0 if g is None else g)).detach() for (k, x), g in zip(ends.items(), grads, strict=True)}
     finally:
         for p, required in frozen:
             p.requires_grad_(required)
@@ -292,8 +293,7 @@ def check(built: Built, target: Any) -> str:
         return _selfcheck(built, target, str(reason))
     e = hw.explain(built.model, built.inputs, target=weighted, composite="lrp_0")
     found = e.relevance if isinstance(e.relevance, dict) else {"": e.relevance}
-    ordered = [r for k, r in sorted(found.items(), key=lambda item: item[0] != "input_ids") if isinstance(r, Tensor)]
-    pairs = [(r, x) for r in ordered for x in expected if r.shape == x.shape]
+    pairs = [(r, expected[k]) for k, r in found.items() if k in expected and r.shape == expected[k].shape]
     if not pairs:
         return _selfcheck(built, target, "nothing to compare")
     scale = max(float(x.abs().max()) for _, x in pairs) or 1.0

@@ -28,6 +28,19 @@ def attend(m: Any, v: Tensor, multiply: Callable[[Tensor, Tensor, Tensor], Tenso
     return a.out_proj(multiply(q, k, value).transpose(1, 2).flatten(2))
 
 
+def around(constant: str) -> dict[str, Spelling]:
+    """Attention of which one operand does not depend on the input, as where a learnt query pools tokens."""
+
+    def put(multiply: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Spelling:
+        def multiplied(m: Any, *operands: Tensor) -> Tensor:
+            q, k, value = (m.fixed if name == constant else t for name, t in zip("qkv", operands, strict=True))
+            return multiply(q, k, value)
+
+        return lambda m, v: attend(m, v, lambda *operands: multiplied(m, *operands)).mean(1)
+
+    return {"fused": put(F.scaled_dot_product_attention), "written out": put(soft), "einsum": put(soft_by_einsum)}
+
+
 def soft(q: Tensor, k: Tensor, value: Tensor) -> Tensor:
     return torch.softmax(q @ k.transpose(-2, -1) / sqrt(3), -1) @ value
 
@@ -377,3 +390,23 @@ def test_spellings_agree(group: str, composite: str | None) -> None:
         except (AssertionError, RuntimeError, hw.HeadwaterError) as error:
             failures.append(f"{spelling}: {error}")
     assert not failures, f"spellings that differ from {first!r}:\n" + "\n".join(failures)
+
+
+@pytest.mark.parametrize("constant", ["q", "k", "v"])
+def test_a_constant_operand_of_attention_has_no_share(constant: str) -> None:
+    """Where written out, its product is affine, which ε would stabilize: so by LRP-0."""
+    found = []
+    for spelling in around(constant).values():
+        torch.manual_seed(0)
+        attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        model = Net(
+            lambda m, v, body=spelling: m.read(body(m, v)),
+            attention=attention,
+            fixed=w(3, 2, 4, 3),
+            read=nn.Linear(6, 4),
+        )
+        torch.manual_seed(1)
+        found.append(hw.explain(model, x(3, 4, 6), target=score, composite="lrp_0", ledger=True))
+        assert_balanced(found[-1])
+    for other in found[1:]:
+        assert_same(other.relevance, found[0].relevance)

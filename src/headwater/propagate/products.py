@@ -120,8 +120,10 @@ def attention(engine: Propagation, call: Call) -> Any:
         return written_out(engine, query, key, value, *extra[3:])
     constant = isinstance(engine.composite.attention(call), CPLRP)
     inputs = {id(t): t for t in call.live}
-    # Half of the relevance goes to the values; the scores' half passes the softmax and is halved again in q kᵀ.
-    scales = [0.5 if t is value else 0.25 for t in inputs.values()]
+    # Half of the relevance goes to the values; the scores' half passes the softmax and is halved again in q kᵀ. What does
+    # not depend on the input has no share: the other operand takes all, as of any product with a constant.
+    to_scores, to_query = _shares(query, key, value)
+    scales = [1 - to_scores if t is value else to_scores * to_query for t in inputs.values()]
     twice = sum(1 for t in (query, key, value) if is_live(t)) > len(inputs)
     if twice or constant or (extra[4] and engine.ledger):
         return written_out(engine, query, key, value, *extra[3:])
@@ -131,6 +133,13 @@ def attention(engine: Propagation, call: Call) -> Any:
             _book(call, extra, cs[0])
 
     return engine.local(call, scales, causes=causes if engine.ledger else None)
+
+
+def _shares(query: Tensor, key: Tensor, value: Tensor) -> tuple[float, float]:
+    """The part of attention's relevance that goes to the scores, and of that what each live one of q and k gets."""
+    scored = is_live(query) or is_live(key)
+    to_scores = 0.5 if scored and is_live(value) else float(scored)
+    return to_scores, 0.5 if is_live(query) and is_live(key) else 1.0
 
 
 def _scores(
@@ -155,19 +164,14 @@ def _book(call: Call, bound: Sequence[Any], c: Tensor) -> None:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     scores, added = _scores(query, key, mask, causal, scale)
     weights = torch.nan_to_num((scores + added).softmax(-1))
-    c_weights = c / 2 @ value.transpose(-2, -1)
+    to_scores, _ = _shares(*bound[:3])
+    c_weights = c * to_scores @ value.transpose(-2, -1)
     c_scores = weights * (c_weights - (weights * c_weights).sum(-1, keepdim=True))
-    live = [is_live(t) for t in bound[:3]]
-    total, to_scores = relevance_of(weights, c_weights), relevance_of(scores, c_scores)
-    if not live[2]:
-        call.book("constant", relevance_of(weights, c_weights))
+    total, passed = relevance_of(weights, c_weights), relevance_of(scores, c_scores)
     if mask is not None and mask.dtype != torch.bool:
         call.book("constant", relevance_of(added, c_scores))
-        to_scores = to_scores + relevance_of(added, c_scores)
-    call.book("softmax", total - to_scores)
-    for known in live[:2]:
-        if not known:
-            call.book("constant", relevance_of(scores, c_scores) / 2)
+        passed = passed + relevance_of(added, c_scores)
+    call.book("softmax", total - passed)
 
 
 def written_out(
