@@ -178,7 +178,7 @@ class Person:
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
-# pictures far below what is seen are loaded when they are scrolled to, which decoding does not wait for in every browser
+# pictures far below what is seen are loaded when they are scrolled to, and not every browser's decoding brings them
 _WIDTH = "(img) => { img.loading = 'eager'; return img.decode().then(() => img.naturalWidth); }"
 
 

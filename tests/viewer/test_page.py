@@ -13,7 +13,7 @@ import pytest
 
 from headwater.viewer import view
 from tests.viewer.common import Client
-from tests.viewer.page import SAMPLES, Person, Planted, person, places
+from tests.viewer.page import PATIENCE, SAMPLES, Person, Planted, person, places
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +311,10 @@ def test_of_two_notes_the_reader_chooses(browser: Any, planted: Planted) -> None
         assert note() == "ours"
         field.fill("ours, later")
         field.blur()
-        page.wait_for_timeout(200)
+        for _ in range(PATIENCE // 50):  # nothing on the page tells that a note was saved
+            if note() == "ours, later":
+                break
+            page.wait_for_timeout(50)
         assert note() == "ours, later"
         facts = theirs.json(name)
         assert theirs.send("DELETE", f"{name}&revision={facts['revision']}").status == 200

@@ -120,8 +120,8 @@ def attention(engine: Propagation, call: Call) -> Any:
         return written_out(engine, query, key, value, *extra[3:])
     constant = isinstance(engine.composite.attention(call), CPLRP)
     inputs = {id(t): t for t in call.live}
-    # Half of the relevance goes to the values; the scores' half passes the softmax and is halved again in q kᵀ. What does
-    # not depend on the input has no share: the other operand takes all, as of any product with a constant.
+    # Half of the relevance goes to the values; the scores' half passes the softmax and is halved again in q kᵀ. What
+    # does not depend on the input has no share: the other operand takes all, as of any product with a constant.
     to_scores, to_query = _shares(query, key, value)
     scales = [1 - to_scores if t is value else to_scores * to_query for t in inputs.values()]
     twice = sum(1 for t in (query, key, value) if is_live(t)) > len(inputs)
