@@ -28,17 +28,18 @@ def check_model(model: Any, allow_training: bool = False) -> None:
         UnsupportedModel: a scripted or quantized module, dropout or batch norm in training mode, no callable.
         NonFinite: NaN or infinity in a parameter or buffer.
     """
-    check_mode(model, allow_training)
-    if not isinstance(model, nn.Module):
-        return
-    modules = places.modules(model)
+    modules = check_mode(model, allow_training)
     for kind, module in {type(module): module for module in reversed(modules)}.items():
         _check_kind(model, module, kind)
-    _check_weights(model, modules)
+    if isinstance(model, nn.Module):
+        _check_weights(model, modules)
 
 
-def check_mode(model: Any, allow_training: bool = False) -> None:
+def check_mode(model: Any, allow_training: bool = False) -> list[nn.Module]:
     """Refuse what gives no answer, or another one each time.
+
+    Returns:
+        The modules of the model; none of a function.
 
     Raises:
         UnsupportedModel: no callable, dropout or batch norm in training mode.
@@ -46,10 +47,11 @@ def check_mode(model: Any, allow_training: bool = False) -> None:
     if not callable(model):
         remedy = ": pass headwater.neuralize(model), or headwater.black_box(model)" if hasattr(model, "predict") else ""
         raise UnsupportedModel(f"A model must be callable on its input; a {type(model).__name__} is not{remedy}")
-    if isinstance(model, nn.Module):
-        for module in places.modules(model):
-            if module.training:
-                _check_training(model, module, allow_training)
+    modules = places.modules(model)
+    for module in modules:
+        if module.training:
+            _check_training(model, module, allow_training)
+    return modules
 
 
 def _check_kind(model: nn.Module, module: nn.Module, kind: type[nn.Module]) -> None:
