@@ -72,7 +72,7 @@ class Inputs:
     @property
     def samples(self) -> int:
         """How many samples the first axis of the tensors holds."""
-        return next(len(v) for v in self.values if isinstance(v, Tensor))
+        return next(int(v.shape[0]) for v in self.values if isinstance(v, Tensor))
 
     @property
     def mask(self) -> Tensor | None:

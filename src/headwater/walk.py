@@ -150,7 +150,8 @@ class Walk:
             scores, resolved = targets.score(output, target, inputs.mask)
             engine.follow(scores, output)
         scores = engine.settled(scores)
-        if not soundness.finite(scores):
+        total = scores.sum()
+        if not soundness.finite(scores, total):
             raise soundness.locate(self.model, lambda: inputs.call(self.model, inputs.values))
         if not engine.reaches(scores):
             raise InvalidInput(_unreached(inputs, engine))
@@ -163,7 +164,7 @@ class Walk:
             captures.found |= self.watch.noted()
         captures.check()
         ends = [] if self.result == "layers" else engine.ends()
-        found = _walk(engine, scores, ends + captures.ends())
+        found = _walk(engine, scores, total, ends + captures.ends())
         if self.result == "layers":
             relevance: list[Tensor | None] = [None] * len(entered)
         else:
@@ -251,10 +252,13 @@ def _of_row(move: Move, i: int, n: int) -> Move:
     return one
 
 
-def _walk(engine: Propagation, scores: Tensor, ends: list[Any]) -> list[Tensor | None]:
-    """Walk back once; with a ledger once for each sample: its entries are exact wherever the batch axis goes."""
+def _walk(engine: Propagation, scores: Tensor, total: Tensor, ends: list[Any]) -> list[Tensor | None]:
+    """Walk back once from the total of the scores; with a ledger once for each sample.
+
+    The ledger's entries are then exact wherever the batch axis goes.
+    """
     if not engine.ledger:
-        return engine.gradients(scores.sum(), ends)
+        return engine.gradients(total, ends)
     totals: list[Tensor | None] = [None] * len(ends)
     for score in scores.unbind():
         for call in engine.calls:

@@ -238,16 +238,14 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     rule = engine.composite.early(affine.origin)
     if isinstance(rule, Hold):
         return _held(engine, call, rule)
+    if rule is not None and rule.native and not engine.ledger:
+        return _native(engine, call, rule, first)
     scales = rule is not None and rule.scales and engine.bare and call.operator.name == "linear"
     if not scales or affine.inner is not None:
         affine._x = engine.keeper.keep(affine.live if engine.differentiable else affine.live.detach())
-    if rule is not None and rule.native and not engine.ledger:
-        out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
-        if engine.names is not None:
-            call.rule_name = repr(rule)
-    elif affine._x is None:
+    if affine._x is None:
         assert rule is not None
-        out = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
+        out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
         affine._z = engine.keeper.keep(out.detach(), relu_safe=True)
         # Rows of vectors are a view of the product, whose node goes where the model writes to the view; and what a walk
         # is to bring for a tensor it takes before the hooks of the node.
@@ -265,6 +263,16 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
         affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=safe)
     engine.tag(out).affine = affine
     call.release()  # a folded call would else refer to itself through its input's tag
+    return out
+
+
+def _native(engine: Propagation, call: Call, rule: Rule, first: bool) -> Tensor:
+    """The output of a call whose ordinary gradient is its rule: nothing is kept, and nothing folds into it."""
+    out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
+    call.first = first
+    if engine.names is not None:
+        call.rule_name = repr(rule)
+    call.release()
     return out
 
 

@@ -215,7 +215,8 @@ class Live:
 
 def _speaks_of_zeros(model: Any) -> bool:
     """Whether a module or its type says that what it gives its input is relevance: ``relevance_without_factor``."""
-    modules, name = places.modules(model), "relevance_without_factor"
-    return any(getattr(kind, name, False) for kind in set(map(type, modules))) or any(
-        module.__dict__.get(name, False) for module in modules
-    )
+    name = "relevance_without_factor"
+    for module in places.modules(model):  # asked of an instance, torch's modules search for it in Python
+        if module.__dict__.get(name, getattr(type(module), name, False)):
+            return True
+    return False

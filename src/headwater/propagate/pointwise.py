@@ -19,7 +19,7 @@ from torch import Tensor
 
 from headwater.propagate.affine import fold
 from headwater.propagate.filtering import filtered
-from headwater.propagate.tags import Kept, is_live, product
+from headwater.propagate.tags import Kept, Tag, is_live, product
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
@@ -68,16 +68,17 @@ class Chain:
         degree: HOMOGENEOUS, AFFINE or BENT.
         logarithm: holds a function without a value at zero, for which the gradient stands in.
         closed: all constants are numbers and the like, so that equal functions are equal objects.
+        single: one operator.
     """
 
-    __slots__ = ("_at_zero", "closed", "degree", "differentiable", "function", "logarithm", "root", "token")
+    __slots__ = ("_at_zero", "closed", "degree", "differentiable", "function", "logarithm", "root", "single", "token")
 
     def __init__(
         self, root: Kept, token: object, function: Callable[[Tensor], Tensor], closed: bool, degree: int,
-        logarithm: bool, differentiable: bool,
+        logarithm: bool, differentiable: bool, single: bool,
     ) -> None:  # fmt: skip
         self.root, self.token, self.function, self.closed = root, token, function, closed
-        self.degree, self.logarithm, self.differentiable = degree, logarithm, differentiable
+        self.degree, self.logarithm, self.differentiable, self.single = degree, logarithm, differentiable, single
         self._at_zero: Expansion | None = None
 
     @property
@@ -129,10 +130,13 @@ class Chain:
             return tag.materialized
         call = tag.call
         assert call is not None, "a chain ends at a call"
-        kept = engine.keeper.keep(value if engine.differentiable else value.detach())
+        # One operator is run again in the walk: that costs less than to hold its result beside the root till then.
+        again = self.single and not engine.differentiable and not torch.is_autocast_enabled(value.device.type)
+        kept = None if again else engine.keeper.keep(value if engine.differentiable else value.detach())
 
         def walk(c: Tensor) -> list[Tensor]:
-            return [self._walk(engine, call, kept.value, c)]
+            y = self.function(self.root.value.detach()) if kept is None else kept.value
+            return [self._walk(engine, call, y, c)]
 
         out: Tensor = engine.reroute(call, value, [self.root.value], walk, alias=True)
         fresh = engine.tag(out)
@@ -174,7 +178,8 @@ def elementwise(engine: Propagation, call: Call) -> Any:
     name = call.operator.name
     live = call.live
     if call.operator.degree == HOMOGENEOUS and len(call.args) == 1 and not call.kwargs and not live[0].is_complex():
-        return _extend(engine, call)  # relu, abs, neg
+        tag = engine.tag(live[0])
+        return _begin(engine, call, tag) if tag.chain is None else _extend(engine, call)  # relu, abs, neg
     roots = {root_of(engine, t) for t in live}
     folded = _fold(engine, call) if name in ("add", "sub", "mul", "div") and len(live) == 1 else None
     if folded is not None:
@@ -245,9 +250,23 @@ def _result_degree(engine: Propagation, call: Call) -> int:
     return top if name == "neg" or top == HOMOGENEOUS else BENT
 
 
+def _begin(engine: Propagation, call: Call, tag: Tag) -> Any:
+    """The first function of a chain, homogeneous, of nothing but its root; what :func:`_extend` makes of it too."""
+    root = call.live[0]
+    out = engine.native(call)
+    if out is not root:
+        if tag.token is None:
+            tag.token = object()
+        kept, new = engine.keeper.keep(root), engine.tag(out)
+        new.chain = Chain(kept, tag.token, call.func, True, HOMOGENEOUS, False, engine.differentiable, True)
+        new.call = call
+    return out
+
+
 def _extend(engine: Propagation, call: Call) -> Any:
     first = call.live[0]
     before = engine.tag(first).chain
+    single = all(engine.tag(t).chain is None for t in call.live)
     degree = _result_degree(engine, call)
     # Nothing walks through the node of a bent result, since every user gets the secant instead; it keeps it live.
     out = engine.note(call, call.func(*call.args, **call.kwargs)) if degree == BENT else engine.native(call)
@@ -257,7 +276,7 @@ def _extend(engine: Propagation, call: Call) -> Any:
     function, closed, logarithm = _replay(engine, call)
     tag = engine.tag(out)
     root = before.root if before is not None else engine.keeper.keep(first)
-    tag.chain = Chain(root, root_of(engine, first), function, closed, degree, logarithm, engine.differentiable)
+    tag.chain = Chain(root, root_of(engine, first), function, closed, degree, logarithm, engine.differentiable, single)
     tag.call = call
     if degree == BENT:
         call.release()

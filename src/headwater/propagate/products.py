@@ -242,7 +242,9 @@ def normalizer(engine: Propagation, call: Call) -> Any:
         c = (c if w is None else c * w).reshape(shape) * inverse.to(c.dtype)
         return [(c - c.mean(axes, keepdim=True) if centred else c).reshape(whole)]
 
-    return engine.reroute(call, out, [x], walk)
+    out = engine.reroute(call, out, [x], walk)
+    call.release()  # the walk refers to the call, but needs none of its tensors
+    return out
 
 
 def _fixed_instance_norm(engine: Propagation, call: Call, bound: dict[str, Any]) -> Any:

@@ -104,11 +104,17 @@ def _check_weights(model: nn.Module, modules: list[nn.Module]) -> None:
     _CHECKED[model] = state
 
 
-def finite(values: Tensor) -> bool:
-    """Whether a tensor of floats holds neither NaN nor infinity; one pass over it where it does not."""
-    values = values.detach() if values.requires_grad else values
-    # Times zero, infinity and NaN are NaN, which is true. Where a sum overflows without them, each value is looked at.
-    return not bool(values.sum() * 0) or bool(values.isfinite().all())
+def finite(values: Tensor, total: Tensor | None = None) -> bool:
+    """Whether a tensor of floats holds neither NaN nor infinity; one pass over it where it does not.
+
+    Args:
+        values: of any shape; ``total``: their sum, where it is known.
+    """
+    if total is None:
+        total = (values.detach() if values.requires_grad else values).sum()
+    total = total.detach()
+    # Infinity and NaN less themselves are NaN, which is true. Where a sum overflows without them, each value is asked.
+    return not bool(total - total) or bool(values.isfinite().all())
 
 
 @contextlib.contextmanager
