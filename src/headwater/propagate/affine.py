@@ -145,17 +145,23 @@ class Affine:
         """
         if self.nonneg:
             return self.forward(self.x, self.up), self.forward(self.x, self.weight.clamp(max=0))
-        magnitude, linear = self.forward(self.x.abs(), self.weight.abs()), self.linear
-        positive, negative = (magnitude + linear) / 2, (magnitude - linear) / 2
-        return _above_rounding(magnitude, positive), _above_rounding(magnitude, negative).neg()
+        return _halves(self.forward(self.x.abs(), self.weight.abs()), self.linear)
+
+    def sums_with_bias(self) -> tuple[Tensor, Tensor]:
+        """Sums of the positive and of the negative contributions, a bias among them; one forward for both.
+
+        As they add up to the output, ``M = |x| |w| + |b|`` tells both: ``(z ± M) / 2``.
+        """
+        magnitude = self.forward(self.x if self.nonneg else self.x.abs(), self.weight.abs())
+        return _halves(magnitude if self.bias is None else magnitude.add_(self.bias.abs()), self.z)
 
     def positive_with_bias(self) -> Tensor:
         """The sum of positive contributions, a positive bias among them; well conditioned under any bias."""
         if self.nonneg:
             positive = self.forward(self.x, self.up)
             return positive if self.bias is None else positive + self.bias.clamp(min=0)
-        magnitude = self.forward(self.x.abs(), self.weight.abs())
-        return (magnitude + self.z) / 2 if self.bias is None else (magnitude + self.bias.abs() + self.z) / 2
+        positive = self.forward(self.x.abs(), self.weight.abs()).add_(self.z)
+        return (positive if self.bias is None else positive.add_(self.bias.abs())).div_(2)
 
     def positive_sum(self) -> Tensor:
         """The sum of positive contributions alone, without bias."""
@@ -170,20 +176,28 @@ class Affine:
         return self.map.pair(self.x.clamp(min=0), self.x.clamp(max=0), w.clamp(min=0), w.clamp(max=0))
 
     def back(self, p: Tensor | None, q: Tensor | None) -> Tensor:
-        """Factor of the input when positive contributions carry ``p`` and negative ones ``q`` (shape of ``z``)."""
+        """Factor of the input when positive contributions carry ``p`` and negative ones ``q``.
+
+        Both have the shape of ``z`` and must be temporaries: they may be overwritten.
+        """
         if self.nonneg:
             if q is None:
                 assert p is not None, "one side at least must carry relevance"
                 return self.transpose(p, self.up)
             down = self.transpose(q, self.weight.clamp(max=0))
-            return down if p is None else down + self.transpose(p, self.up)
+            return down if p is None else down.add_(self.transpose(p, self.up))
         w = self.weight
         if p is None or q is None:
             one = p if q is None else q
             assert one is not None, "one side at least must carry relevance"
             even, odd = self.transpose(one / 2), self.transpose(one / 2, w.abs())
             return even + self.x.sign() * odd if q is None else even - self.x.sign() * odd
-        return self.transpose((p + q) / 2) + self.x.sign() * self.transpose((p - q) / 2, w.abs())
+        odd = (p - q).div_(2)
+        even = p.add_(q).div_(2)
+        del p, q  # the largest layers decide the peak of memory
+        factor = self.transpose(even)
+        del even
+        return factor.add_(self.transpose(odd, w.abs()).mul_(self.x.sign()))
 
     def walk(self, c: Tensor) -> list[Tensor | None]:
         """Factor of the input, and relevance for its dummy where there is one."""
@@ -216,10 +230,11 @@ class Affine:
         return extra if factor is None else factor + extra
 
 
-def _above_rounding(magnitude: Tensor, difference: Tensor) -> Tensor:
-    """A difference of sums of this magnitude, and zero where it is no more than their rounding error."""
+def _halves(magnitude: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """The positive and the negative summands of a total, each summed, from the sum of all magnitudes."""
     rounding = magnitude * (4 * torch.finfo(magnitude.dtype).eps)
-    return torch.where(difference > rounding, difference, torch.zeros_like(difference))
+    positive, negative = (magnitude + total).div_(2), (total - magnitude).div_(2)
+    return positive.masked_fill_(positive <= rounding, 0), negative.masked_fill_(negative >= -rounding, 0)
 
 
 def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
@@ -240,7 +255,8 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
         return _held(engine, call, rule)
     if rule is not None and rule.native and not engine.ledger:
         return _native(engine, call, rule, first)
-    scales = rule is not None and rule.scales and engine.bare and call.operator.name == "linear"
+    scales = rule is not None and rule.scales and engine.unwatched and affine.source is None
+    scales = scales and call.operator.name == "linear"
     if not scales or affine.inner is not None:
         affine._x = engine.keeper.keep(affine.live if engine.differentiable else affine.live.detach())
     if affine._x is None:

@@ -368,11 +368,16 @@ class Propagation(Live, TorchFunctionMode):
             self.walking, self.retaining = before
 
     @property
-    def bare(self) -> bool:
-        """Whether nothing but factors is asked for."""
+    def unwatched(self) -> bool:
+        """Whether nobody asks what happens at an operator, so that torch's own nodes may do the walk."""
         table = self.composite
         audited = self.ledger or self.planning or self.differentiable or self.watch is not None
-        return not (audited or self.isolate or self.sourced or table.per_sample or table.has_filters)
+        return not (audited or self.isolate or table.per_sample or table.has_filters)
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing but factors is asked for."""
+        return self.unwatched and not self.sourced
 
     def settled(self, tensor: Tensor) -> Tensor:
         """A result of the model, ready for the walk back; may be called while the mode is active."""

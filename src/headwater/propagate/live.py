@@ -216,7 +216,5 @@ class Live:
 def _speaks_of_zeros(model: Any) -> bool:
     """Whether a module or its type says that what it gives its input is relevance: ``relevance_without_factor``."""
     name = "relevance_without_factor"
-    for module in places.modules(model):  # asked of an instance, torch's modules search for it in Python
-        if module.__dict__.get(name, getattr(type(module), name, False)):
-            return True
-    return False
+    # Not asked of the module itself: for what is not there, torch searches in Python.
+    return any(module.__dict__.get(name, getattr(type(module), name, False)) for module in places.modules(model))

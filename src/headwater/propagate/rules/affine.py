@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,10 +15,6 @@ from headwater.propagate.rules.base import Rule, share, solid
 
 if TYPE_CHECKING:
     from headwater.propagate.affine import Affine
-
-
-def _bias_parts(op: Affine) -> tuple[Tensor | float, Tensor | float]:
-    return (0.0, 0.0) if op.bias is None else (op.bias.clamp(min=0), op.bias.clamp(max=0))
 
 
 @dataclass(frozen=True)
@@ -96,18 +93,21 @@ class Gamma(Rule):
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         if op.nonneg and op.positive:
             return self._short(op, c)
-        z, relevance, boost = op.z, op.z * c, 1 + self.gamma
-        top = z.clamp(min=0)
+        z, boost = op.z, 1 + self.gamma
+        # Of positive and of negative outputs one part is zero, so that no mask is needed.
+        top, bottom = z.clamp(min=0), z.clamp(max=0)
         # |z| + γ times the sum of the output's own sign, which is P for positive and P - z for negative outputs.
         denominator = op.positive_with_bias().mul_(self.gamma)
-        denominator = denominator.add_(top, alpha=1 + boost).sub_(z, alpha=boost)
-        # Shares of positive and of negative outputs: one of the two is zero, so that no mask is needed.
-        denominator, of_top = solid(denominator), top * c
-        of_bottom, of_top = (of_top - relevance).div_(denominator), of_top.div_(denominator)
+        denominator = solid(denominator.add_(top).sub_(bottom, alpha=1 + self.gamma))
+        top, bottom = top.mul_(c).div_(denominator), bottom.mul_(c).div_(denominator)
+        del denominator
         if op.booking and op.bias is not None:
             own = torch.where(z >= 0, op.bias.clamp(min=0), op.bias.clamp(max=0))
-            op.book("bias", (op.bias + self.gamma * own) * (of_top + of_bottom))
-        return op.back(torch.add(of_bottom, of_top, alpha=boost), torch.add(of_top, of_bottom, alpha=boost))
+            op.book("bias", (op.bias + self.gamma * own) * (top - bottom))
+        p = torch.mul(top, boost).sub_(bottom)
+        q = top.sub_(bottom, alpha=boost)
+        del top, bottom
+        return op.back(p, q)
 
     def _short(self, op: Affine, c: Tensor) -> Tensor:
         """Non-negative inputs, and outputs of which only the positive carry relevance: one modified weight.
@@ -148,21 +148,27 @@ class AlphaBeta(Rule):
             raise InvalidComposite(f"AlphaBeta needs beta >= 0 and alpha - beta = 1, not {self.alpha} and {self.beta}")
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
-        sums = op.sums() if self.beta else (op.positive_sum(), None)
-        biases = _bias_parts(op) if self.bias else (0.0, 0.0)
-        carried: list[Tensor | None] = []
-        for weight, total, bias in zip((self.alpha, -self.beta), sums, biases, strict=True):
-            if total is None:
-                carried.append(None)
-                continue
-            whole = total + bias
-            if op.booking:
-                op.book("empty side", torch.where(whole * weight <= 0, weight * op.z * c, torch.zeros_like(c)))
-            s = share(abs(weight) * op.z * c, whole if weight > 0 else -whole)
-            carried.append(s)
-            if op.booking:
-                op.book("bias", bias * s)
-        return op.back(*carried)
+        bias = op.bias if self.bias else None
+        if not self.beta:
+            positive = op.positive_sum()
+            positive = positive if bias is None else positive.add_(bias.clamp(min=0))
+            return op.back(self._side(op, c, positive, self.alpha, bias), None)
+        positive, negative = op.sums() if bias is None else op.sums_with_bias()
+        q = self._side(op, c, negative.neg_(), -self.beta, bias)
+        del negative
+        p = self._side(op, c, positive, self.alpha, bias)
+        del positive
+        return op.back(p, q)
+
+    def _side(self, op: Affine, c: Tensor, total: Tensor, weight: float, bias: Tensor | None) -> Tensor:
+        """What contributions of one sign carry; ``total`` is the magnitude of their sum, a temporary."""
+        relevance = (op.z * c).mul_(weight)
+        if op.booking:
+            op.book("empty side", torch.where(total <= 0, relevance, torch.zeros_like(relevance)))
+        s = share(relevance.mul_(math.copysign(1, weight)), total)
+        if op.booking and bias is not None:
+            op.book("bias", (bias.clamp(min=0) if weight > 0 else bias.clamp(max=0)) * s)
+        return s
 
 
 @dataclass(frozen=True)
