@@ -326,3 +326,19 @@ def test_scores_over_a_series_are_not_taken_for_a_vocabulary_in_silence() -> Non
         hw.explain(picker, x, method="occlusion")
     hw.explain(picker, x, (1, 7))  # a warning would be an error here
     hw.explain(Scores(4, 7), torch.randn(2, 6, dtype=torch.float64))
+
+
+class Finder(nn.Module):
+    """Returns what detectors do: a dictionary for each picture."""
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        """Two boxes for each picture."""
+        return [{"boxes": picture.flatten()[:8].view(2, 4), "scores": picture.flatten()[:2]} for picture in x]
+
+
+def test_of_what_a_detector_returns_the_score_is_asked_for() -> None:
+    x = torch.rand(1, 1, 4, 4)
+    with pytest.raises(hw.HeadwaterError, match=r"target=lambda found: found\[0\]\['scores'\]\[:1\]"):
+        hw.explain(Finder(), x)
+    found = hw.explain(Finder(), x, target=lambda found: found[0]["scores"][:1])
+    assert float(found.relevance.sum()) == pytest.approx(float(x[0, 0, 0, 0]))

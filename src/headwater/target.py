@@ -122,7 +122,7 @@ def select_output(output: Any) -> Tensor:
     An array, of a model that is no network, is taken as a tensor.
 
     Raises:
-        InvalidTarget: where there is none.
+        InvalidTarget: where there is none, and for a list of dictionaries, of which none is chosen.
     """
     if isinstance(output, Tensor):
         return output
@@ -138,6 +138,12 @@ def select_output(output: Any) -> Tensor:
     if isinstance(logits, Tensor):
         return logits
     items = named.values() if named else output if isinstance(output, (tuple, list)) else ()
+    if not named and items and all(isinstance(item, Mapping) for item in items):
+        known = next((f"{key!r}" for key in ("scores", *items[0]) if key in items[0]), "...")
+        raise InvalidTarget(
+            f"The model returned {len(items)} dictionaries, as detectors do, with no score among all that they hold: "
+            f"pass a function, target=lambda found: found[0][{known}][:1]"
+        )
     for item in items:
         if isinstance(item, Tensor) and item.is_floating_point():
             return item

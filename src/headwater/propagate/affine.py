@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from headwater.errors import InvalidComposite, UnsupportedModel
 from headwater.propagate import places
-from headwater.propagate.maps import AnyMap, ConvMap, CroppedMap, Map
+from headwater.propagate.maps import ConvMap, CroppedMap, Map
 from headwater.propagate.rules import Hold, Rule, divide
 from headwater.propagate.tags import Kept, product
 
@@ -86,9 +86,7 @@ class Affine:
     def weight(self) -> Tensor:
         """The weight, with a following batch norm folded in."""
         if self._scale is not None:
-            scaled = self.map.scale(self._weight, self._scale)
-            assert scaled is not None, "only maps whose channels are known are scaled"
-            self._weight, self._scale = scaled, None
+            self._weight, self._scale = self.map.scale(self._weight, self._scale), None
         return self._weight
 
     @property
@@ -102,9 +100,8 @@ class Affine:
         """The weight with its negative part multiplied by ``slope``."""
         if self._scale is None or torch.is_grad_enabled():
             return F.leaky_relu(self.weight, slope)
-        scaled = self.map.scale(self._weight, self._scale)
-        assert scaled is not None, "only maps whose channels are known are scaled"
-        return F.leaky_relu_(scaled, slope)  # in one go where nothing else has asked for the folded weight
+        # In one go where nothing else has asked for the folded weight.
+        return F.leaky_relu_(self.map.scale(self._weight, self._scale), slope)
 
     def used_by(self, operator: Operator) -> None:
         """Note who uses the output: with ReLU alone, negative outputs have factor zero."""
@@ -334,7 +331,7 @@ def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift
         The output; None where there is nothing to fold into, or where the rule (LRP-0) makes no difference.
     """
     affine = engine.tag(x).affine
-    if affine is None or (scale is not None and isinstance(affine.map, AnyMap)):
+    if affine is None or (scale is not None and not affine.map.scales):
         return None
     rule = engine.composite.early(affine.origin)
     if rule is not None and rule.native:

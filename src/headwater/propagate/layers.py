@@ -16,7 +16,7 @@ from headwater.errors import UnsupportedModel
 from headwater.propagate import places
 from headwater.propagate.affine import Affine, crop, fold, treat
 from headwater.propagate.calls import bind
-from headwater.propagate.maps import AnyMap, ConvMap, LinearMap
+from headwater.propagate.maps import AnyMap, ConvMap, DeformedMap, LinearMap
 from headwater.propagate.nested import replace
 from headwater.propagate.tags import is_live, is_weight, raw_tag
 
@@ -65,6 +65,19 @@ def convolution(engine: Propagation, call: Call) -> Any:
     bias = None if b is None else b.view(1, -1, *[1] * n)
     mapped = ConvMap(stride, padding, dilation, groups, output_padding, transposed)
     return treat(engine, call, Affine(call, mapped, x, w, bias))
+
+
+def deformed_convolution(engine: Propagation, call: Call) -> Any:
+    """torchvision's ``deform_conv2d``: where it looks, and how much of that it takes (a gate), is constant."""
+    names = "input weight offset mask bias stride_h stride_w pad_h pad_w dilation_h dilation_w groups offset_groups "
+    x, w, offset, mask, bias, *rest = bind(call, names + "use_mask", *[None] * 14)
+    if not is_live(x) or is_live(w) or is_live(bias):
+        return engine.gap(call)
+    offset, mask = (engine.hold(t) if is_live(t) else t for t in (offset, mask))
+    func, nothing = call.func, torch.zeros_like(bias)
+    call.args, call.kwargs, call.live = [x, w, offset, mask, bias, *rest], {}, [x]
+    mapped = DeformedMap(lambda u, v: func(u, v, offset, mask, nothing, *rest))
+    return treat(engine, call, Affine(call, mapped, x, w, bias.view(1, -1, 1, 1)))
 
 
 def matmul(engine: Propagation, call: Call) -> Any:
@@ -127,7 +140,7 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
     scale = (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
     shift = -mean * scale if b is None else b - mean * scale
     affine = engine.tag(x).affine
-    if affine is not None and (x.dim() == 2 or isinstance(affine.map, ConvMap)):  # else its channels are not axis 1
+    if affine is not None and (x.dim() == 2 or affine.map.inputs == 1):  # else its channels are not axis 1
         folded = fold(engine, call, x, scale, shift)
         if folded is not None:
             return folded

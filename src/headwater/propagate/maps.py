@@ -14,6 +14,7 @@ class LinearMap:
     """``z = x Wᵀ`` on the last axis; weight ``(out, in)``."""
 
     inputs = -1  # the axis of the input's features
+    scales = True  # the weight can be scaled by output channel
 
     def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
         """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
@@ -49,7 +50,7 @@ class ConvMap:
     def __init__(self, stride: Any, padding: Any, dilation: Any, groups: int, output_padding: Any, transposed: bool):
         self.options = (stride, padding, dilation, transposed, output_padding, groups)
 
-    inputs = 1
+    inputs, scales = 1, True
 
     def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
         """As for linear maps; None where channels are grouped."""
@@ -124,6 +125,7 @@ class AnyMap:
     """Any function linear in ``x`` and in ``w`` (einsum, a matrix product from the left); transposed by autograd."""
 
     inputs = -1  # the last axis, where rules look for features
+    scales = False  # no axis of the weight is known as that of the channels
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.forward = function
@@ -144,8 +146,18 @@ class AnyMap:
     def per_channel(self, z: Tensor, t: Tensor) -> Tensor | None:
         return t if t.shape == z.shape[-1:] else None
 
-    def scale(self, w: Tensor, s: Tensor) -> Tensor | None:
-        return None  # no known axis of its weight is the channels'
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        raise NotImplementedError("a weight whose channels are not known is not scaled")
+
+
+class DeformedMap(AnyMap):
+    """A deformable convolution, its places given, as a function of input and weight."""
+
+    inputs, scales = 1, True
+    channels, per_channel = ConvMap.channels, ConvMap.per_channel
+
+    def scale(self, w: Tensor, s: Tensor) -> Tensor:
+        return w * s.view(-1, 1, 1, 1)
 
 
 Map = LinearMap | ConvMap | AnyMap

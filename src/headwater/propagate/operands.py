@@ -41,6 +41,11 @@ def grid_sampler(engine: Propagation, call: Call) -> Any:
     return steered(engine, call, bind(call, "input grid", None, None)[1])
 
 
+def of_regions(engine: Propagation, call: Call) -> Any:
+    """torchvision's poolings of regions: the regions are constant, what they are cut from takes all."""
+    return steered(engine, call, bind(call, "input rois", None, None)[1])
+
+
 def solve(engine: Propagation, call: Call) -> Any:
     """Linear systems and inverses: the matrix divides, so it is constant."""
     second = call.operator.name in ("cholesky_solve",)

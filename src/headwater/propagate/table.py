@@ -59,7 +59,7 @@ randn_like randint_like empty_like new_zeros new_ones new_full new_empty new_ten
 searchsorted bucketize item tolist bool int long short byte char allclose isclose any all logical_and logical_or
 logical_not logical_xor detach data numpy histc histogram unique unique_consecutive unique_dim one_hot multinomial
 bernoulli floor_divide count_nonzero is_nonzero signbit isin _assert_async _assert_tensor_metadata array bitwise_and
-bitwise_or bitwise_not bitwise_xor contains
+bitwise_or bitwise_not bitwise_xor contains nms
 """
 _METADATA = """
 shape dtype device ndim is_cuda requires_grad size dim stride numel is_contiguous is_floating_point is_complex
@@ -147,6 +147,7 @@ _TABLE = (
     ),
     _row("clamp clamp_min clamp_max", "pointwise", operands.clamp, elementwise=True, degree=BENT),
     _row("grid_sampler grid_sampler_2d grid_sampler_3d", "homogeneous", operands.grid_sampler),
+    _row("roi_align roi_pool ps_roi_align ps_roi_pool", "homogeneous", operands.of_regions, nonneg="keep"),
     _row("linalg_solve linalg_inv inverse linalg_pinv", "product", operands.solve),
     _row("linalg_solve_triangular cholesky_solve", "product", operands.solve),
     _row("linalg_det det", "product", operands.determinant),
@@ -172,6 +173,7 @@ _TABLE = (
         layers.convolution,
         affine=True,
     ),
+    _row("deform_conv2d", "conv", layers.deformed_convolution, affine=True),
     _row("batch_norm", "normalizer", layers.batch_norm, checked=True),
     _row("scaled_dot_product_attention", "attention", products.attention),
     _row("embedding", "homogeneous", treatments.embedding),
