@@ -156,7 +156,7 @@ class Affine:
         """The sum of positive contributions, a positive bias among them; well conditioned under any bias."""
         if self.nonneg:
             positive = self.forward(self.x, self.up)
-            return positive if self.bias is None else positive + self.bias.clamp(min=0)
+            return positive if self.bias is None else positive.add_(self.bias.clamp(min=0))
         positive = self.forward(self.x.abs(), self.weight.abs()).add_(self.z)
         return (positive if self.bias is None else positive.add_(self.bias.abs())).div_(2)
 

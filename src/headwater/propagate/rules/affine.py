@@ -93,20 +93,17 @@ class Gamma(Rule):
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         if op.nonneg and op.positive:
             return self._short(op, c)
+        # Contributions of the output's own sign, whose sum is P for positive and P - z for negative outputs, weigh
+        # ``1 + γ``, the others 1. A leaky ReLU of negative slope is the size of z, of one sign times that.
         z, boost = op.z, 1 + self.gamma
-        # Of positive and of negative outputs one part is zero, so that no mask is needed.
-        top, bottom = z.clamp(min=0), z.clamp(max=0)
-        # |z| + γ times the sum of the output's own sign, which is P for positive and P - z for negative outputs.
-        denominator = op.positive_with_bias().mul_(self.gamma)
-        denominator = solid(denominator.add_(top).sub_(bottom, alpha=1 + self.gamma))
-        top, bottom = top.mul_(c).div_(denominator), bottom.mul_(c).div_(denominator)
+        q = F.leaky_relu(z, -boost)
+        denominator = solid(torch.add(q, op.positive_with_bias(), alpha=self.gamma))
+        q = q.mul_(c).div_(denominator)
+        p = F.leaky_relu(z, -1 / boost).mul_(c).div_(denominator).mul_(boost)
         del denominator
         if op.booking and op.bias is not None:
             own = torch.where(z >= 0, op.bias.clamp(min=0), op.bias.clamp(max=0))
-            op.book("bias", (op.bias + self.gamma * own) * (top - bottom))
-        p = torch.mul(top, boost).sub_(bottom)
-        q = top.sub_(bottom, alpha=boost)
-        del top, bottom
+            op.book("bias", (op.bias + self.gamma * own) * torch.where(z >= 0, q, p))
         return op.back(p, q)
 
     def _short(self, op: Affine, c: Tensor) -> Tensor:
