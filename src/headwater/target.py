@@ -342,9 +342,7 @@ def _index(output: Tensor, target: Any, mask: Tensor | None) -> tuple[Tensor, An
             raise InvalidTarget(f"An output of shape {_shape(output)} is one score a sample: leave the target out")
         return output, None
     if dim == 2:
-        if target is None:
-            return tuple(output.max(1))  # type: ignore[return-value]
-        index = _classes(output, target)
+        index = _predicted(output) if target is None else _classes(output, target)
         return output.gather(1, index.unsqueeze(1)).squeeze(1), index
     if dim == 3:
         return _last_token(output, target, mask)

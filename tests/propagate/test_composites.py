@@ -170,3 +170,22 @@ def test_filter_acts_on_the_relevance_at_its_layers_output(name: str, rule: str)
     booked = {row.layer: row.absorbed["filter"] for row in e.ledger if "filter" in row.absorbed}
     assert set(booked) == {"2"}
     assert (booked["2"] != 0).all()
+
+
+class Skipping(nn.Module):
+    """Adds a layer's output to the input, and puts it beside the input; ``[N, 3]`` to ``[N, 2]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.beside = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.first(x)
+        scores: Tensor = self.beside(torch.cat([x, self.second(y).relu()], 1))
+        return scores
+
+
+def test_a_sum_with_the_input_is_no_input() -> None:
+    plan = hw.plan(double(Skipping()), draw(2, 3), composite=hw.Composite({"input": hw.rules.Flat()}))
+    rules_of = {row.layer: row.rule for row in plan if row.layer}
+    assert rules_of == {"first": "Flat()", "second": "Zero()", "beside": "Flat()"}

@@ -38,19 +38,20 @@ def pictures() -> tuple[nn.Module, Tensor]:
 
 
 class Encoder(nn.Module):
-    """Transformer blocks whose activation is the largest value."""
+    """Transformer blocks whose activation is the largest value, scaled by channel before they are added."""
 
     def __init__(self, width: int = 32, blocks: int = 12) -> None:
         super().__init__()
         parts = [(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)) for _ in range(blocks)]
         self.norms, self.wide, self.narrow = (nn.ModuleList(m) for m in zip(*parts, strict=True))
+        self.scale = nn.Parameter(torch.rand(width))
         self.embed, self.head = nn.Linear(8, width), nn.Linear(width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, T, 8]`` to ``[N, 5]``."""
         x = self.embed(x)
         for norm, wide, narrow in zip(self.norms, self.wide, self.narrow, strict=True):
-            x = x + narrow(nn.functional.gelu(wide(norm(x))))
+            x = x + self.scale * narrow(nn.functional.gelu(wide(norm(x))))
         scores: Tensor = self.head(x.mean(1))
         return scores
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
-from headwater.errors import InvalidComposite, UnsupportedModel
-from headwater.propagate import places
-from headwater.propagate.maps import ConvMap, CroppedMap, Map
+from headwater.errors import InvalidComposite
+from headwater.propagate.maps import Map
 from headwater.propagate.rules import Hold, Rule, divide
 from headwater.propagate.tags import Kept, product
 
@@ -255,7 +253,7 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     scales = rule is not None and rule.scales and engine.unwatched and affine.source is None
     scales = scales and call.operator.name == "linear"
     if not scales or affine.inner is not None:
-        affine._x = engine.keeper.keep(affine.live if engine.differentiable else affine.live.detach())
+        affine._x = engine.keeper.keep(_asked(engine, affine, rule))
     if affine._x is None:
         assert rule is not None
         out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
@@ -274,9 +272,23 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
     if affine._z is None:
         safe = not engine.composite.per_sample  # a statistic of the output minds values whose factor is zero
         affine._z = engine.keeper.keep(out if engine.differentiable else out.detach(), relu_safe=safe)
-    engine.tag(out).affine = affine
+    note(engine, out, affine)
     call.release()  # a folded call would else refer to itself through its input's tag
     return out
+
+
+def _asked(engine: Propagation, affine: Affine, rule: Rule | None) -> Tensor:
+    """The input as a rule asks for it: its values, or its shape alone, which holds no memory."""
+    x = affine.live if engine.differentiable else affine.live.detach()
+    looks = rule is None or rule.uses_input or not affine.map.by_shape
+    return x if looks or not engine.unwatched or affine.source is not None else x.new_zeros(()).expand(x.shape)
+
+
+def note(engine: Propagation, out: Tensor, affine: Affine) -> None:
+    """Note which call made a tensor, for what may be folded into it."""
+    tag = engine.tag(out)
+    tag.affine, tag.operand = affine, affine.live
+    del affine.live  # a walk refers to the call, and would hold the memory of its input to the end
 
 
 def _native(engine: Propagation, call: Call, rule: Rule, first: bool) -> Tensor:
@@ -317,71 +329,3 @@ def _scaling(
         return (rule.scaled(value if value.shape == c.shape else value.reshape(c.shape), c),)
 
     return scale
-
-
-def fold(engine: Propagation, call: Call, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
-    """Treat ``x * scale + shift`` after an affine call as one affine call from that call's own input.
-
-    Args:
-        engine, call: the call that scales and shifts.
-        x: its input, which an affine call made.
-        scale, shift: one value for each channel.
-
-    Returns:
-        The output; None where there is nothing to fold into, or where the rule (LRP-0) makes no difference.
-    """
-    affine = engine.tag(x).affine
-    if affine is None or (scale is not None and not affine.map.scales):
-        return None
-    rule = engine.composite.early(affine.origin)
-    if rule is not None and rule.native:
-        return None
-    weight = affine._weight
-    if weight.numel() and not weight.untyped_storage().size():  # reading them would crash
-        raise UnsupportedModel(
-            f"The weights that an operator {places.describe_here(engine.model)} is folded into were taken away by "
-            "sharding: shard both as one (fully_shard on their parent), or pass reshard_after_forward=False."
-        )
-    shape = affine.map.channels(x)
-    bias = affine.bias
-    if scale is not None:
-        bias = None if bias is None else bias * scale.view(shape)
-    if shift is not None:
-        bias = shift.view(shape) if bias is None else bias + shift.view(shape)
-    total = affine._scale if scale is None else scale if affine._scale is None else scale * affine._scale
-    nonneg = engine.tag(affine.live).nonneg  # then no sum is found by subtraction
-    inner = None if nonneg or (rule is not None and not rule.uses_linear) else (affine, scale)
-    whole = Affine(call, affine.map, affine.live, affine._weight, bias, total, inner, affine.origin)
-    whole.kept = affine.kept
-    out = treat(engine, call, whole)
-    if engine.capturing and whole._z is not None:
-        if isinstance(whole.map, CroppedMap):
-            whole._z.widened = whole.map.widened
-        for one in (affine, affine.uncropped):
-            if one is not None:
-                one.folded = whole, (get_gradient_edge(out), whole._z)
-                engine.folded.append(one)
-    return out
-
-
-def crop(engine: Propagation, call: Call, whole: Affine, z: Tensor, part: Tensor) -> None:
-    """Note that ``part``, places taken from the output ``z`` of a convolution, is the output of one, to fold into.
-
-    Only the first part that is taken is noted, so that a captured layer has one place that its relevance went to.
-    """
-    items = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    if whole.cropped or not isinstance(whole.map, ConvMap) or whole.inner is not None or whole.kept is not None:
-        return
-    if not all(isinstance(item, slice) or item is ... for item in items):
-        return
-    at = items.index(...) if ... in items else len(items)
-    items = (*items[:at], *[slice(None)] * (z.dim() - len(items) + (... in items)), *items[at + 1 :])
-    if isinstance(whole.map, CroppedMap) or items[:2] != (slice(None), slice(None)):
-        return
-    whole.cropped = True
-    linear = CroppedMap(whole.map, items, z.shape[2:])
-    affine = Affine(call, linear, whole.live, whole._weight, whole.bias, whole._scale, None, whole.origin)
-    affine.uncropped, affine._x = whole, whole._x
-    affine._z = engine.keeper.keep(part if engine.differentiable else part.detach())
-    engine.tag(part).affine = affine
-    call.release()

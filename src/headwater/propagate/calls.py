@@ -26,7 +26,7 @@ class Call:
         operator: its treatment; ``func``, ``args``, ``kwargs``: the call itself; ``live``: the live tensors in it.
         layer: name of the innermost module on the stack (known only where names are needed).
         depth: affine operators on the longest path from the input to here.
-        first: reached from the input without an affine operator between.
+        first: reached from the input without an affine operator between; a sum is where all of its operands are.
         nonneg: no live tensor holds a negative value; ``bent``: one is an activation's result that has no secant yet.
     """
 
@@ -46,14 +46,16 @@ class Call:
             self.absorbed: dict[str, list[float]] = {}
             self.incoming: list[float] = []
             self.outgoing: list[float] = []
-        depth, first, nonneg, bent = 0, False, True, False
+        depth, some, each, nonneg, bent = 0, False, True, True, False
         for t in live:
             tag = engine.tag(t)
-            depth, first, nonneg = max(depth, tag.depth), first or tag.first, nonneg and tag.nonneg
+            depth, nonneg = max(depth, tag.depth), nonneg and tag.nonneg
+            some, each = some or tag.first, each and tag.first
             bent = bent or (tag.chain is not None and tag.chain.bent)
             if tag.affine is not None:
                 self.follows = (*self.follows, tag.affine)
-        self.depth, self.first, self.nonneg, self.bent = depth, first, nonneg, bent
+        # What is moved is as it was; what is added up holds nothing of the input alone.
+        self.depth, self.first, self.nonneg, self.bent = depth, each if operator.elementwise else some, nonneg, bent
 
     def book(self, cause: str, amount: Tensor) -> None:
         """Book relevance that this operator absorbs by a named cause; ``amount`` of any shape is summed."""

@@ -122,7 +122,8 @@ def restrict(engine: Propagation, name: str, value: Tensor, kept: Tensor) -> Ten
 
     out: Tensor = engine.reroute(call, value, [value], walk, tag.nonneg, alias=True)
     fresh = engine.tag(out)
-    fresh.first, fresh.depth, fresh.affine, fresh.gate = tag.first, tag.depth, tag.affine, tag.gate
+    fresh.first, fresh.depth, fresh.gate = tag.first, tag.depth, tag.gate
+    fresh.affine, fresh.operand = tag.affine, tag.operand
     if tag.affine is not None:
         tag.affine.kept = kept
     call.release()

@@ -128,7 +128,8 @@ class Difference(Rule):
     def _elementwise(self, engine: Propagation, call: Call) -> Any:
         """The secant between the two points; the slope where they meet."""
         x = call.live[0]
-        affine = engine.tag(x).affine if self.reveal else None
+        tag = engine.tag(x)
+        affine, operand = (tag.affine, tag.operand) if self.reveal else (None, None)
         func, args, kwargs = call.func, call.args, call.kwargs
 
         def apply(z: Tensor) -> Tensor:
@@ -141,11 +142,9 @@ class Difference(Rule):
         if fellow is None:
             return engine.reroute(call, out, [x], lambda c: [c])
         there, y_there = fellow.live[0], fellow.results[0]
-        if affine is not None and fellow.below is not None:
+        if affine is not None and operand is not None and fellow.below is not None:
             below = fellow.below
-            return engine.reroute(
-                call, out, [affine.live], lambda c: [_revealed(affine, below, there, apply, y_there, c)]
-            )
+            return engine.reroute(call, out, [operand], lambda c: [_revealed(affine, below, there, apply, y_there, c)])
         here, y_here = engine.keeper.keep(x.detach()), engine.keeper.keep(out.detach())
 
         def walk(c: Tensor) -> list[Tensor]:

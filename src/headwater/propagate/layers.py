@@ -14,8 +14,9 @@ from torch import Tensor
 
 from headwater.errors import UnsupportedModel
 from headwater.propagate import places
-from headwater.propagate.affine import Affine, crop, fold, treat
+from headwater.propagate.affine import Affine, treat
 from headwater.propagate.calls import bind
+from headwater.propagate.folding import crop, fold
 from headwater.propagate.maps import AnyMap, ConvMap, DeformedMap, LinearMap
 from headwater.propagate.nested import replace
 from headwater.propagate.tags import is_live, is_weight, raw_tag

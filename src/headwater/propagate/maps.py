@@ -15,6 +15,7 @@ class LinearMap:
 
     inputs = -1  # the axis of the input's features
     scales = True  # the weight can be scaled by output channel
+    by_shape = True  # to transpose it, the shape of the input is all that is looked at
 
     def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
         """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
@@ -51,6 +52,11 @@ class ConvMap:
         self.options = (stride, padding, dilation, transposed, output_padding, groups)
 
     inputs, scales = 1, True
+
+    @property
+    def by_shape(self) -> bool:
+        """Only torch's kernels for grouped convolutions do without a copy of an input of stride zero."""
+        return bool(self.options[5] > 1)
 
     def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
         """As for linear maps; None where channels are grouped."""
@@ -126,6 +132,7 @@ class AnyMap:
 
     inputs = -1  # the last axis, where rules look for features
     scales = False  # no axis of the weight is known as that of the channels
+    by_shape = True
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.forward = function

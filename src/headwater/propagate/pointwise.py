@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headwater.propagate.affine import fold
 from headwater.propagate.filtering import filtered
+from headwater.propagate.folding import fold
 from headwater.propagate.tags import Kept, Tag, is_live, product
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ class Tag:
     """Facts about one live tensor, valid for the version of its values at which they were noted."""
 
     __slots__ = (
-        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "positions",
-        "source", "token", "version", "viewed", "weight",
+        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "operand",
+        "positions", "source", "token", "version", "viewed", "weight",
     )  # fmt: skip
 
     def __init__(self, engine: Any, version: int, depth: int = 0, *, first: bool = True, nonneg: bool = False) -> None:
@@ -54,6 +54,7 @@ class Tag:
         self.viewed = False  # another tensor may share its values
         self.materialized: Tensor | None = None  # the same values with the chain's secant as backward
         self.affine: Affine | None = None  # the affine call that made it, for folding
+        self.operand: Tensor | None = None  # the input of that call
         self.source: Source | None = None  # the explained input, so far only moved or shifted and scaled
         self.weight = False  # made of parameters alone
         self.positions: Tensor | None = None  # where in the explained token ids its values came from
@@ -62,7 +63,7 @@ class Tag:
     def renewed(self, version: int) -> Tag:
         """The same facts for a copy of the tensor."""
         tag = Tag(self.engine, version, self.depth, first=self.first, nonneg=self.nonneg)
-        tag.gate, tag.source, tag.affine = self.gate, self.source, self.affine
+        tag.gate, tag.source, tag.affine, tag.operand = self.gate, self.source, self.affine, self.operand
         tag.chain, tag.call, tag.token = self.chain, self.call, self.token
         return tag
 

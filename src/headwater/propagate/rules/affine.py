@@ -22,6 +22,7 @@ class Zero(Rule):
     """LRP-0: ``R_j = Σ_k a_j w_jk / Σ_0,j a_j w_jk R_k`` (review, Section V-B); the bias absorbs its share."""
 
     native: ClassVar[bool] = True
+    uses_input: ClassVar[bool] = False
 
     def factor(self, op: Affine, c: Tensor) -> Tensor:
         if op.booking and op.bias is not None:
@@ -41,6 +42,7 @@ class Epsilon(Rule):
     epsilon: float = 1e-6
     relative: bool = False
     uses_linear: ClassVar[bool] = False
+    uses_input: ClassVar[bool] = False
 
     @property
     def per_sample(self) -> bool:

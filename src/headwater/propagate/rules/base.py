@@ -22,6 +22,7 @@ class Rule:
     native: ClassVar[bool] = False  # the ordinary gradient is already this rule
     at_input: ClassVar[bool] = False  # gives relevance to inputs that are zero
     uses_linear: ClassVar[bool] = True  # asks a folded call for its sums without bias
+    uses_input: ClassVar[bool] = True  # asks a call for the values of its input
     needs_places: ClassVar[bool] = False  # asks a call for its place in the model
 
     @property
