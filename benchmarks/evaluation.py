@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.mend import mend_torchvision
 from headwater.demo import load_model
 from headwater.evaluate import bootstrap_interval, compare, pixel_flipping
 from headwater.evaluate.comparison import Comparison
 from headwater.remove.imputers import Uniform
-from tests import conftest  # noqa: F401 (it mends torchvision, which the loaders import)
 from tests.models import shared
+
+mend_torchvision()
 
 CHUNK = 10  # photographs
 STEPS = 20
