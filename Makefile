@@ -1,13 +1,13 @@
 # Each target sets up .venv on a fresh machine; while the stamp is newer than what it depends on, that costs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+STAMP := .venv/.dev
 
 .PHONY: demo test slow check format bench census docs papers gallery viewer
 
 test slow census papers gallery: export OMP_NUM_THREADS = 1
 
-demo: $(STAMP)  ## explain real photographs: pictures and a page under demo/
+demo: .venv/.demo  ## explain real photographs: pictures and a page under demo/
 	$(BIN)/headwater demo
 
 test: $(STAMP)  ## the default tests
@@ -44,7 +44,8 @@ viewer:  ## build the viewer's page from viewer/ (needs node 20 or newer); what 
 docs: $(STAMP)  ## build the documentation under site/; its examples run with the default tests
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
 
-$(STAMP): pyproject.toml constraints-dev.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints-dev.txt --editable ".[dev]"
-	touch $@
+.venv/.%: pyproject.toml constraints-dev.txt
+	@echo "installing headwater[$*] into .venv, for which pip may take minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints-dev.txt --editable ".[$*]"
+	@touch $@
