@@ -268,3 +268,16 @@ def test_the_stabilizer_acts_before_an_activation_in_place(shape: tuple[int, ...
     expected = hw.explain(model, x, 1, composite=hw.Composite({"default": hw.rules.Epsilon(2.0)}), ledger=True)
     found = hw.explain(model, x, 1, composite=hw.Composite({"default": hw.rules.Epsilon(2.0)}))
     assert relative_error(found.relevance, expected.relevance) <= TIGHT
+
+
+def test_plans_and_ledgers_name_rules_without_what_is_the_default() -> None:
+    rules = hw.rules
+    assert str(rules.Epsilon()) == "Epsilon(epsilon=1e-06)"
+    assert str(rules.Epsilon(0.1, relative=True)) == "Epsilon(epsilon=0.1, relative=True)"
+    assert str(rules.AlphaBeta(2, 1)) == "AlphaBeta(alpha=2, beta=1)"
+    assert str(rules.AlphaBeta(2, 1, bias=False)) == "AlphaBeta(alpha=2, beta=1, bias=False)"
+    assert str(rules.Box()) == "Box()"
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)).eval()
+    x = torch.randn(2, 4)
+    for printed in (hw.plan(model, x), hw.explain(model, x, ledger=True).ledger):
+        assert "Epsilon(epsilon=1e-06) " in str(printed)

@@ -88,7 +88,7 @@ def logarithmic_mean(logarithms: Tensor) -> Tensor:
 def _treat(engine: Propagation, call: Call) -> Tensor:
     (live,), head = call.live, call.args[1]
     kept = engine.keeper.keep(live if engine.differentiable else live.detach())
-    call.rule_name = repr(engine.composite.pooling(call) or head.heads[0].rule)
+    call.rule_name = str(engine.composite.pooling(call) or head.heads[0].rule)
     with torch.set_grad_enabled(engine.differentiable):
         out = call.func(*call.args, **call.kwargs)
 

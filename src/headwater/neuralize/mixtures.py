@@ -128,7 +128,7 @@ def against_the_rest(scores: Tensor, hard: bool = False) -> Tensor:
 def _treat(engine: Propagation, call: Call) -> Tensor:
     (live,), head = call.live, call.args[1]
     rule = engine.composite.pooling(call) or head.rule
-    call.rule_name = repr(rule)
+    call.rule_name = str(rule)
     kept = engine.keeper.keep(live if engine.differentiable else live.detach())
     with torch.set_grad_enabled(engine.differentiable):
         out = call.func(*call.args, **call.kwargs)

@@ -208,7 +208,7 @@ class Affine:
                 self.book("not kept", product(self.z, c * (1 - self.kept)))
             c = c * self.kept
         if engine.names is not None:
-            self.call.rule_name = repr(rule)
+            self.call.rule_name = str(rule)
         factor, relevance = rule.split(self, c)
         if self.source is None:
             return [factor if relevance is None else self._as_factor(relevance, factor)]
@@ -307,7 +307,7 @@ def _held(engine: Propagation, call: Call, rule: Hold) -> Tensor:
         raise InvalidComposite(f"{rule!r} leaves no derivative of what it holds: explain without differentiable=True")
     with torch.no_grad():
         out: Tensor = call.func(*call.args, **call.kwargs)
-    call.rule_name, call.shape = repr(rule), tuple(out.shape)
+    call.rule_name, call.shape = str(rule), tuple(out.shape)
     call.release()
     return out
 

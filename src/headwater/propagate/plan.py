@@ -104,16 +104,16 @@ def _describe(engine: Propagation, call: Call, total: int) -> PlanRow:
     affine = operator.affine and call.is_affine
     if engine.composite.plain:
         rule = engine.composite.row(call)
-        text = "gradient" if rule is None else repr(rule)
+        text = "gradient" if rule is None else str(rule)
     elif call.folded_into is not None:
         rule, _ = engine.composite.resolve(call.folded_into, total)
-        text = f"{rule!r}, folded into {call.folded_into.layer or call.folded_into.operator.name}"
+        text = f"{rule}, folded into {call.folded_into.layer or call.folded_into.operator.name}"
     elif affine:
         rule, filter_ = engine.composite.resolve(call, total)
-        text = repr(rule) if filter_ is None else f"{rule!r}, {filter_!r}"
+        text = str(rule) if filter_ is None else f"{rule}, {filter_!r}"
     else:
         text = _TREATMENTS.get(operator.kind, operator.kind)
-        text = repr(engine.composite.attention(call)) if operator.kind == "attention" else text
+        text = str(engine.composite.attention(call)) if operator.kind == "attention" else text
     depth = (call.depth - 0.5) / total if affine and total else None
     return PlanRow(call.layer, operator.name, operator.kind, text, call.shape, depth, call.status)
 

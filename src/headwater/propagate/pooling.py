@@ -41,7 +41,7 @@ def shares(rule: Rule, p: Tensor, dim: int | list[int]) -> Tensor:
 def logsumexp(engine: Propagation, call: Call) -> Any:
     """``logsumexp``, by the rule of its row: a row of its own, of its class "softmax", or the gradient."""
     rule = engine.composite.pooling(call) or Gradient()
-    call.rule_name = repr(rule)
+    call.rule_name = str(rule)
     x, dim, keepdim = bind(call, "input dim keepdim", None, None, False)
     dims = [dim] if isinstance(dim, int) else list(dim)
     if isinstance(rule, Gradient):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -24,6 +25,14 @@ class Rule:
     uses_linear: ClassVar[bool] = True  # asks a folded call for its sums without bias
     uses_input: ClassVar[bool] = True  # asks a call for the values of its input
     needs_places: ClassVar[bool] = False  # asks a call for its place in the model
+
+    def __str__(self) -> str:
+        """As plans and ledgers name it: without the switches and bounds that are as they are by default."""
+        if not is_dataclass(self):
+            return repr(self)
+        given = [(field, getattr(self, field.name)) for field in fields(self)]
+        told = [f"{f.name}={v!r}" for f, v in given if not (isinstance(f.default, bool | None) and v is f.default)]
+        return f"{type(self).__name__}({', '.join(told)})"
 
     @property
     def per_sample(self) -> bool:
