@@ -243,7 +243,9 @@ def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["explain", "plan"])
 def test_refuses_an_input_that_the_model_cannot_take(table: Path, command: str) -> None:
-    assert "the model cannot take x of shape [2, 4] and type float32: " in refuse(command, f"{MODELS}:tabular", table)
+    refused = refuse(command, f"{MODELS}:tabular", table)
+    assert "the model cannot take x of shape [2, 4] and type float32: " in refused
+    assert "--drop COLUMN leaves a column of a table out" in refused
 
 
 def failing() -> nn.Module:

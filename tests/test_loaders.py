@@ -13,6 +13,7 @@ from torch import nn
 
 from headwater.errors import InvalidInput, MissingExtra
 from headwater.loaders import load_model
+from headwater.loaders.loaded import package
 
 SOURCE = """
 import torch
@@ -130,10 +131,19 @@ def test_refuses_files_that_hold_more_than_weights(module: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(("spec", "extra"), [("torchvision:vgg11", "torchvision"), ("timm:x", "timm"), ("hf:x", "hf")])
 def test_says_what_to_install(spec: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("torchvision", "torchvision.models", "timm", "transformers"):
-        monkeypatch.setitem(sys.modules, package, None)
+    for name in ("torchvision", "torchvision.models", "timm", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'headwater\[{extra}\]'"):
         load_model(spec)
+
+
+def test_says_what_to_do_with_a_package_built_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("headwater.loaders.loaded.importlib.import_module", broken)
+    with pytest.raises(InvalidInput, match=r"was not built .*nms.*: install both .* pip install torch torchvision"):
+        package("torchvision.models", "torchvision")
 
 
 def test_torchvision_by_name(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import headwater
-from headwater.errors import HeadwaterError, HeadwaterWarning, InvalidInput
+from headwater.errors import HeadwaterError, HeadwaterWarning, InputRefused, InvalidInput
+
+RESHAPE = "--drop COLUMN leaves a column of a table out, --size HEIGHT,WIDTH crops and resizes pictures"
 
 
 class Commands(TyperGroup):
@@ -27,7 +29,8 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except HeadwaterError as error:
-                complain(f"Error: {error}", "red")
+                remedy = f". {RESHAPE}" if isinstance(error, InputRefused) else ""
+                complain(f"Error: {error}{remedy}", "red")
                 raise typer.Exit(1) from error
             finally:
                 for warning in caught:

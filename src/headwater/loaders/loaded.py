@@ -45,4 +45,7 @@ def package(name: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtra(extra, root) from error
     except RuntimeError as error:  # how a torchvision that was built for another torch fails to import
-        raise InvalidInput(f"{root} cannot be imported beside torch {torch.__version__}: {error}") from error
+        raise InvalidInput(
+            f"{root} cannot be imported beside torch {torch.__version__}, for which it was not built ({error}): "
+            f"install both from the same index in one command, pip install torch {root}"
+        ) from error
