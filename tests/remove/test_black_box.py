@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,17 @@ def test_a_function_that_answers_in_arrays_needs_no_wrapping() -> None:
     torch.testing.assert_close(found.relevance, x * torch.tensor([1.0, 3.0, 5.0, 7.0]))
     with pytest.raises(hw.HeadwaterError):
         hw.explain(lambda rows: rows.detach().numpy().sum(1), x, method="gradient")
+
+
+def test_an_estimator_that_knows_names_is_asked_arrays_without_complaint() -> None:
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame({"age": [20.0, 30, 50, 60], "dose": [1.0, 0, 1, 0]})
+    fitted = linear.LogisticRegression().fit(table, [0, 0, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = black_box(fitted)(torch.tensor(table.to_numpy()))
+    torch.testing.assert_close(answers, torch.from_numpy(fitted.predict_proba(table)))
 
 
 def test_no_row_is_asked_twice() -> None:

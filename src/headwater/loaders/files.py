@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,10 @@ def from_exported(path: Path) -> LoadedModel:
         raise InvalidInput(
             f"{path} holds more than a program and its tensors, or is damaged: write it with torch.export.save"
         ) from error
-    return LoadedModel(torch.export.unflatten(program))
+    with warnings.catch_warnings():
+        # torch's own copying of the program calls what torch declares deprecated
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        return LoadedModel(torch.export.unflatten(program))
 
 
 def _refuse_code(path: Path) -> None:

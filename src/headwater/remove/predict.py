@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -179,6 +180,8 @@ def _estimator(estimator: Any, way: str | None) -> Callable[..., Any]:
     if chosen not in ways:
         raise InvalidInput(f"a {type(estimator).__name__} has no {chosen}; it has {', '.join(ways) or 'none'}")
     ask: Callable[..., Any] = getattr(estimator, chosen)
+    if hasattr(estimator, "feature_names_in_"):
+        ask = _nameless(ask)
     classes = getattr(estimator, "classes_", None)
     if chosen != "predict" or classes is None:
         return ask
@@ -188,6 +191,17 @@ def _estimator(estimator: Any, way: str | None) -> Callable[..., Any]:
         return (labels[:, None] == np.asarray(classes)).astype(np.float64)
 
     return one_hot
+
+
+def _nameless(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """An estimator that was fitted on named columns, asked rows of them in their order without its complaint."""
+
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+            return ask(*args, **kwargs)
+
+    return asked
 
 
 def _is_rows(value: Any, count: int) -> bool:
