@@ -1,7 +1,7 @@
 """Headwater follows a prediction back to its source: which parts of the input carried this decision?
 
-import headwater as hw
-e = hw.explain(model, x)
+>>> import headwater as hw
+>>> e = hw.explain(model, x)
 """
 
 import sys
