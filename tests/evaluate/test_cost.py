@@ -20,6 +20,7 @@ def test_what_a_method_costs() -> None:
     assert found.forward_memory is not None
     assert found.memory > found.forward_memory > 0
     assert cost(nets.visual(), nets.pictures(2), repetitions=1).memory is None
+    assert cost(nets.visual(), nets.pictures(5), target=[0, 1, 0, 1, 0], batch_size=3, repetitions=1).batch_size == 3
 
 
 def test_peak_memory_is_what_is_held_at_once() -> None:

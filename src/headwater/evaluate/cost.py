@@ -19,6 +19,7 @@ from headwater.errors import InvalidInput
 from headwater.evaluate.asking import settled_target
 from headwater.evaluate.explainer import Explainer, Method
 from headwater.explanation import leaves
+from headwater.target import select
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def cost(
     if batch_size < 1 or repetitions < 1:
         raise InvalidInput(f"batch_size and repetitions must be at least 1, not {batch_size} and {repetitions}")
     inputs = Inputs.of(x)
-    batch = inputs.select(torch.arange(min(batch_size, inputs.samples)))
+    first = torch.arange(min(batch_size, inputs.samples))
+    batch = inputs.select(first)
     given = batch.pack(batch.values)
     explainer = Explainer.of(method)
-    chosen = settled_target(model, given, target)
+    chosen = settled_target(model, given, select(target, first, inputs.samples))
     tensors = [v for v in batch.values if isinstance(v, Tensor)]
 
     def forward() -> None:
