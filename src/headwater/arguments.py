@@ -138,6 +138,19 @@ class Inputs:
         """What an argument is called in messages."""
         return "x" if self.single else f"x[{self.names[i]!r}]" if self.names else f"x[{i}]"
 
+    def refuse_a_lone_sample(self, output: Tensor) -> None:
+        """Refuse values without an axis of samples where the answer tells them: ``[D]`` that became ``[C]``.
+
+        Raises:
+            InvalidInput: x has one axis, and the output another one.
+        """
+        tensors = [v for v in self.values if isinstance(v, Tensor)]
+        if output.dim() == 1 and len(output) != self.samples and all(v.dim() == 1 for v in tensors):
+            raise InvalidInput(
+                f"x of shape {list(tensors[0].shape)} is read as {self.samples} samples, but the model returned "
+                f"{list(output.shape)}: for a single sample pass x[None]"
+            )
+
     def warn_of_series(self, output: Tensor, target: Any) -> None:
         """Warn where an output ``[N, K, T]`` looks like K scores at each of T steps, as it is read as ``[N, T, V]``."""
         if output.dim() != 3 or not (target is None or isinstance(target, int)):

@@ -132,6 +132,7 @@ class Question:
                 return self.target, part.scores()
             with torch.no_grad():
                 output = targets.select_output(part.inputs.call(self.model, part.inputs.copies()))
+                part.inputs.refuse_a_lone_sample(output)
                 part.inputs.warn_of_series(output, part.target)
                 scores, resolved = targets.score(output, part.target, part.inputs.mask)
             return targets.fixed(output, part.target, resolved), _finite(scores)

@@ -141,6 +141,7 @@ class Walk:
             else:
                 output = engine.settled(targets.select_output(raw))
                 self._warn_probabilities(engine, output)
+                inputs.refuse_a_lone_sample(output)
                 inputs.warn_of_series(output, target)
                 known = engine.own_tag(output) is not None  # else the engine must look at what made it
                 picked = known and engine.bare and targets.is_class(output, target)

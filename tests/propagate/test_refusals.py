@@ -322,6 +322,7 @@ def test_dropout_is_allowed_on_request() -> None:
 def test_an_empty_batch() -> None:
     model, x = body(torch.relu)
     refused(model, x[:0], "empty batch", kind=ValueError)
+    refused(model, x[0], r"read as \d+ samples.*returned.*x\[None\]", kind=ValueError)
     refused(model, (x[:0],), r"x\[0\].*empty batch", kind=ValueError)
 
 
