@@ -15,6 +15,7 @@ from headwater.method import Method
 from headwater.methods import answer as answer_of
 from headwater.methods import find
 from headwater.neuralize import explain_estimator, is_estimator
+from headwater.neuralize.trees import expected_score
 from headwater.pipelines import is_pipeline, opened
 from headwater.propagate import ledger as ledgers
 from headwater.propagate import soundness
@@ -162,7 +163,9 @@ def _explanation(row: Method, question: Question, answer: Answer) -> Explanation
     inputs = question.inputs
     shown = [v.detach() if r is not None else None for v, r in zip(inputs.values, answer.relevance, strict=True)]
     table = resolve(question.composite or row.composite) if row.composite else None
-    reference = answer.output.new_zeros(answer.output.shape) if answer.reference is None else answer.reference
+    reference = answer.reference
+    if reference is None:
+        reference = expected_score(getattr(question.model, "core", question.model), answer.target, answer.output)
     return Explanation(
         relevance=inputs.pack(answer.relevance), output=answer.output, reference=reference, target=answer.target,
         method=row.name, composite="" if table is None else table.name if table.name != "custom" else repr(table),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from headwater.errors import InvalidInput, MissingExtra, UnsupportedModel
 from headwater.neuralize.operators import give, operator
 from headwater.neuralize.request import Lambda, Request, builds
+from headwater.target import Contrast, Margin, score
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
@@ -56,6 +57,21 @@ class Trees(nn.Module):
         """Shapley values ``[N, D, K]``."""
         found = np.asarray(self.explainer.shap_values(_array(x), check_additivity=False))
         return torch.as_tensor(found, dtype=x.dtype, device=x.device).reshape(*x.shape, -1)
+
+
+def expected_score(core: nn.Module, target: Any, output: Tensor) -> Tensor:
+    """What the Shapley values of an ensemble are counted from: its expected score, ``[N]``; 0 for all other modules.
+
+    Args:
+        core: the model behind the preprocessing.
+        target: resolved; one that is not linear in the output has no such number, and 0 stands for it.
+        output: the explained scores, ``[N]``.
+    """
+    if not isinstance(core, Trees) or not isinstance(target, Tensor | Margin | Contrast | None):
+        return torch.zeros_like(output)
+    expected = torch.as_tensor(core.expected, dtype=output.dtype, device=output.device)
+    rows = expected.expand(len(output), -1)
+    return score(rows if target is not None else rows[:, 0], target)[0]
 
 
 def _array(x: Tensor) -> Any:
