@@ -296,7 +296,7 @@ def _native(engine: Propagation, call: Call, rule: Rule, first: bool) -> Tensor:
     out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
     call.first = first
     if engine.names is not None:
-        call.rule_name = repr(rule)
+        call.rule_name = str(rule)
     call.release()
     return out
 
