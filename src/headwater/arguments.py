@@ -47,11 +47,14 @@ class Inputs:
             values = list(x)
         else:
             raise InvalidInput(
-                f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first"
+                f"x must be a tensor, or a tuple or dict of tensors, not {type(x).__name__}: convert it first, "
+                f"as torch.as_tensor does an array"
             )
         inputs = Inputs(values, names, single)
         if not any(isinstance(v, Tensor) for v in values):
-            raise InvalidInput("x holds no tensor: pass the model's input tensors")
+            raise InvalidInput(
+                "x holds no tensor: pass the model's input tensors, of a text what its tokenizer returns"
+            )
         for i, value in enumerate(values):
             if isinstance(value, Tensor):
                 inputs._check(i, value)

@@ -165,7 +165,7 @@ def _explanation(row: Method, question: Question, answer: Answer) -> Explanation
     table = resolve(question.composite or row.composite) if row.composite else None
     reference = answer.reference
     if reference is None:
-        reference = expected_score(getattr(question.model, "core", question.model), answer.target, answer.output)
+        reference = expected_score(question.model, answer.target, answer.output)
     return Explanation(
         relevance=inputs.pack(answer.relevance), output=answer.output, reference=reference, target=answer.target,
         method=row.name, composite="" if table is None else table.name if table.name != "custom" else repr(table),

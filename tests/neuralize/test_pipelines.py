@@ -157,6 +157,16 @@ def test_a_category_takes_the_relevance_of_its_code() -> None:
     assert np.abs(e.relevance[:, 4].numpy() - expected).max() < 1e-12
 
 
+def test_figures_name_the_columns_and_the_categories(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    fitted, frame = mixed(linear_model.LogisticRegression()), table()
+    e = hw.load(explain_estimator(hw.explain, fitted, frame[:2], target=0).save(tmp_path / "e.safetensors"))
+    axes = e.plot().axes[0]
+    named = {label.get_text().partition(" = ")[0]: label.get_text() for label in axes.get_yticklabels()}
+    assert set(named) == set(frame.columns)
+    assert named["colour"] == f"colour = {frame['colour'][0]}"
+
+
 def test_lists_of_mixed_values_and_unknown_categories() -> None:
     fitted = chain(preprocessing.OneHotEncoder(), linear_model.LogisticRegression()).fit(
         [["m", 1], ["f", 0], ["m", 0], ["f", 1]], [0, 1, 0, 1]

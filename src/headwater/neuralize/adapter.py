@@ -36,7 +36,7 @@ def explain_estimator(
 
     Returns:
         An :class:`Explanation` whose relevance is ``[N, D]`` in the estimator's own columns (of texts: words) and whose
-        ``composite`` says how the estimator was treated.
+        ``composite`` says how the estimator was treated; ``details`` names columns and categories.
 
     Raises:
         HeadwaterError: as ``explain``.
@@ -54,6 +54,7 @@ def explain_estimator(
     values = module.encode(x)
     target = _one_score(module, values, _class_of(estimator, target))
     found = explain(module, values, target, method, **options)
+    found.details.update(module.told(x))
     how = found.composite + "; " if found.composite else ""
     return replace(found, composite=f"{how}neuralized {module.estimator}")
 

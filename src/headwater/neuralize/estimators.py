@@ -84,6 +84,13 @@ class Neuralized(nn.Module):
             raise InvalidInput(f"x holds values that are no numbers: {error}") from None
         return repaired(self.stages, values)
 
+    def told(self, x: Any) -> dict[str, list[Any]]:
+        """What figures name: the columns (``names``) and, of tables with categories, the values as they were."""
+        found: dict[str, list[Any]] = {"names": self.features} if self.named or self.vectorizer is not None else {}
+        if self.codes and not isinstance(x, Tensor):
+            found["values"] = [[v if isinstance(v, float) else str(v) for v in row] for row in _table(x).tolist()]
+        return found
+
     def _check_names(self, x: Any) -> None:
         names = [str(name) for name in getattr(x, "columns", self.features)]
         if self.named and names != self.features:

@@ -59,14 +59,15 @@ class Trees(nn.Module):
         return torch.as_tensor(found, dtype=x.dtype, device=x.device).reshape(*x.shape, -1)
 
 
-def expected_score(core: nn.Module, target: Any, output: Tensor) -> Tensor:
-    """What the Shapley values of an ensemble are counted from: its expected score, ``[N]``; 0 for all other modules.
+def expected_score(model: Any, target: Any, output: Tensor) -> Tensor:
+    """What the Shapley values of an ensemble are counted from: its expected score, ``[N]``; 0 for all other models.
 
     Args:
-        core: the model behind the preprocessing.
+        model: an ensemble by itself, or as the ``core`` behind preprocessing.
         target: resolved; one that is not linear in the output has no such number, and 0 stands for it.
         output: the explained scores, ``[N]``.
     """
+    core = getattr(model, "core", model)
     if not isinstance(core, Trees) or not isinstance(target, Tensor | Margin | Contrast | None):
         return torch.zeros_like(output)
     expected = torch.as_tensor(core.expected, dtype=output.dtype, device=output.device)

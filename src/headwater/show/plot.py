@@ -50,7 +50,8 @@ def plot(
         pictures: N pictures to lay the heatmaps over, as ``picture_rgb`` takes each; by default the inputs where they
             have 1, 3 or 4 channels.
         tokens: N lists of T tokens; by default the words of raw text, else the token ids.
-        names: of the channels of a series or the features of a table.
+        names: of the channels of a series or the features of a table; by default the names of the columns that an
+            estimator was fitted on.
         titles: of the N samples; by default the method and the explained output.
         rate: samples per second of a series.
         samples: which of the N to draw, in this order; by default the first 8.
@@ -88,7 +89,11 @@ def plot(
     if kind == "series":
         return _series_rows(maps, values, heads, rate, names, limit)
     if kind == "table":
-        return _table_rows(maps, values, heads, names, limit)
+        known = explanation.details
+        return _table_rows(
+            maps, [known["values"][i] for i in drawn] if "values" in known else values, heads,
+            names or known.get("names"), limit,
+        )  # fmt: skip
     if kind == "volume":
         return volumes(
             maps, values if pictures is None else [pictures[i] for i in drawn], heads, slices=slices, limit=limit
@@ -171,7 +176,7 @@ def _series_rows(
 
 def _table_rows(
     maps: Sequence[Tensor],
-    values: Sequence[Tensor],
+    values: Sequence[Any],
     titles: Sequence[str],
     names: Sequence[str] | None,
     limit: float | None,
