@@ -25,7 +25,7 @@ Every method of `hw.methods()` on six networks and real inputs, made by one comm
 `HEADWATER_DATA=FOLDER python -m benchmarks.gallery`. Red speaks for what is explained, blue against it. Each method has
 a scale of its own, whose end is written beside its name or map (of pictures, half a percent of the pixels lie beyond
 it): numbers of different methods have different units. Samples and steps are few: this page shows what methods look
-like.
+like. A click on a picture fetches it in full size.
 """
 
 
@@ -67,7 +67,8 @@ def page(exhibits: Iterable[Exhibit], figures: Path) -> str:
 
 def _section(shown: Exhibit, figures: Path) -> str:
     subject = shown.subject
-    picture = f"![{len(shown.maps)} methods: {subject.title}]({(figures / subject.name).as_posix()}.png)"
+    path = f"{(figures / subject.name).as_posix()}.png"
+    picture = f"[![{len(shown.maps)} methods: {subject.title}]({path})]({path})"
     refused = [[f"`{name}`", _cell(reason)] for name, reason in shown.refusals.items()]
     table = f"Not drawn, and what was said instead:\n\n{_table(['method', 'why'], refused)}" if refused else ""
     told = (

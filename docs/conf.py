@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sphinx.util.nodes import make_refnode
+
 import headwater
 
 project = "Headwater"
@@ -13,6 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["images"]
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"Headwater {release}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
@@ -28,5 +33,24 @@ python_maximum_signature_line_length = 100
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp, .go"
+PUBLIC = ("headwater.evaluate", "headwater.analyze", "headwater.dataset", "headwater.neuralize", "headwater.optimize")
+
+
+def lead_to_the_public_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Where a docstring or a signature names an object by another of its places, link to the one that the reference has."""
+    name = str(node.get("reftarget", "")).rpartition(".")[2]
+    objects = env.domains["py"].objects
+    found = [known for known in (f"{module}.{name}" for module in ("headwater", *PUBLIC)) if known in objects]
+    if node.get("refdomain") != "py" or len(found) != 1:
+        return None
+    entry = objects[found[0]]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0])
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.connect("missing-reference", lead_to_the_public_name)
+
+
 # Pages link to files of the repository beside them: these become links to nowhere on the site, which is said here once.
 suppress_warnings = ["myst.xref_missing"]
