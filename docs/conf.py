@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sphinx.util.nodes import make_refnode
@@ -47,8 +48,19 @@ def lead_to_the_public_name(app: Any, env: Any, node: Any, contnode: Any) -> Any
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0])
 
 
+def spell_for_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Napoleon takes "a, b: text" of attributes for a type and a name, and a colon in a property's text for one."""
+    if what in ("property", "attribute"):
+        lines[:] = [line.replace(": ", " – ") for line in lines]
+    several = re.compile(r"^( {4}\w+)((?:, \w+)+):")
+    start = lines.index("Attributes:") if "Attributes:" in lines else len(lines)
+    for i in range(start + 1, len(lines)):
+        lines[i] = several.sub(lambda found: f"{found[1]}{found[2].replace(' ', '')}:", lines[i])
+
+
 def setup(app: Any) -> None:
     """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", spell_for_napoleon, priority=100)  # before napoleon's own
     app.connect("missing-reference", lead_to_the_public_name)
 
 
