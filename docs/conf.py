@@ -38,7 +38,7 @@ PUBLIC = ("headwater.evaluate", "headwater.analyze", "headwater.dataset", "headw
 
 
 def lead_to_the_public_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
-    """Where a docstring or a signature names an object by another of its places, link to the one that the reference has."""
+    """Where an object is named by another of its places, link to the one that the reference has."""
     name = str(node.get("reftarget", "")).rpartition(".")[2]
     objects = env.domains["py"].objects
     found = [known for known in (f"{module}.{name}" for module in ("headwater", *PUBLIC)) if known in objects]

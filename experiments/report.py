@@ -162,6 +162,14 @@ The papers that the library implements, run again. Each row is one command; its 
 number found here and says what was reproduced, what was not, and what the data at hand cannot decide. Experiments run
 on the nearest data that could be had, which each page names; with the paper's own data present in the folder of
 `HEADWATER_DATA` the same command uses them.
+
+The commands run in a clone of the repository, whose extra has what they need; at quick scale each takes minutes, says what it
+does, and goes on where it was broken off:
+
+```sh
+pip install -e '.[experiments]'
+HEADWATER_DATA=/path/to/data headwater reproduce rnn --scale quick --out found
+```
 """
 
 _DATA = """\
