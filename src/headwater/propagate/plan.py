@@ -62,7 +62,7 @@ class Plan:
 
     def __str__(self) -> str:
         head, body = self.cells
-        widths = [min(36, max(len(line[i]) for line in (head, *body))) for i in range(len(head))]
+        widths = [min(60, max(len(line[i]) for line in (head, *body))) for i in range(len(head))]
         lines = [
             "  ".join(cell[:w].ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in (head, *body)
