@@ -68,7 +68,7 @@ def reader(model: Callable[[list[str]], Any], x: str | list[str], method: Method
     if method.family != "remove":
         raise InvalidInput(
             f"Method {method.name!r} cannot explain raw text: choose a method of the family remove, such as "
-            "'shapley_sampling' or 'lime', or pass token ids"
+            "'shapley_sampling' or 'lime', or pass token ids, or a pipeline of transformers"
         )
     split = [re.findall(r"^\s*\S+\s*|\S+\s*", text) for text in texts]
     empty = next((i for i, words in enumerate(split) if not words), None)
