@@ -163,8 +163,8 @@ number found here and says what was reproduced, what was not, and what the data 
 on the nearest data that could be had, which each page names; with the paper's own data present in the folder of
 `HEADWATER_DATA` the same command uses them.
 
-The commands run in a clone of the repository, whose extra has what they need; at quick scale each takes minutes, says what it
-does, and goes on where it was broken off:
+The commands run in a clone of the repository, whose extra has what they need; at quick scale each takes minutes, says
+what it does, and goes on where it was broken off:
 
 ```sh
 pip install -e '.[experiments]'
