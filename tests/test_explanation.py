@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -192,7 +193,8 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert not content.startswith((b"\x80", b"PK"))  # neither a pickle nor an archive that may hold one
     assert safetensors.torch.load(content)
-    with pytest.raises(Exception, match=r"(?i)unpickl|weights|magic|invalid|load"):
+    # how it fails hangs on what the first byte, the length of the header, happens to mean in a pickle
+    with pytest.raises((pickle.UnpicklingError, RuntimeError, KeyError, IndexError, ValueError, EOFError)):
         torch.load(path, weights_only=True)
 
 
