@@ -177,6 +177,27 @@ def test_float64_and_one_sample(tmp_path: Path) -> None:
         assert client.post("/api/explain", {"row": 0, "method": "lrp"}).json()["output"] is not None
 
 
+@pytest.mark.parametrize("known", [{}, {"targets": np.arange(30) % 3, "outputs": np.arange(30.0)}])
+def test_relevance_that_was_imported(tmp_path: Path, known: dict[str, Any]) -> None:
+    rows = np.random.default_rng(0).random((30, 8, 8)).astype(np.float32)
+    hw.import_attributions(rows, tmp_path / "store", **known, progress=False)
+    with view(tmp_path / "store", model(), kind="image", port=0, block=False) as viewing:
+        client = Client(viewing.url)
+        facts = client.json("/api/store")
+        assert facts["explanations"][0]["target"] == "", "nobody said that it is the predicted class"
+        columns = {column["name"] for column in facts["columns"]}
+        assert columns == {"id"} | {f"imported.{key[:-1]}" for key in known}
+        own = client.json("/api/sample/4")["explanations"]["imported"]
+        assert own["output"] == (4.0 if known else None)
+        assert own["delta"] is None
+        assert own["target"] == ({"value": 1, "title": "1"} if known else None)
+        assert client.rows("imported.output > 27") == [28, 29] if known else facts["filter_help"] == []
+        assert "another program" in client.get("/api/sample/4/ledger").error()
+        for format in ("png", "html", "csv"):
+            answer = client.post(f"/api/export?format={format}", {"rows": [4, 5], "title": "imported"})
+            assert answer.status == 200, answer.body
+
+
 def test_pooled_alone(tmp_path: Path) -> None:
     stored(tmp_path / "store", keep_relevance=False, pooled={"rows": lambda r: r.sum((1, 3))})
     with view(tmp_path / "store", model(), port=0, block=False) as viewing:

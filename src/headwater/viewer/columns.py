@@ -123,7 +123,8 @@ class Columns:
             of = "" if len(store.names) == 1 else f" ({name})"
             if f"{name}/targets" in arrays:
                 self.add(f"{name}.target", f"explained class{of}", None, partial(self._targets, name))
-            self.add(f"{name}.output", f"output{of}", "number", partial(self._numbers, f"{name}/outputs"))
+            if f"{name}/outputs" in arrays:
+                self.add(f"{name}.output", f"output{of}", "number", partial(self._numbers, f"{name}/outputs"))
             if f"{name}/delta" in arrays:
                 self.add(f"{name}.delta", f"delta{of}", "number", partial(self._numbers, f"{name}/delta"))
         if store.manifest.label == "int64" and f"{store.names[0]}/targets" in arrays:

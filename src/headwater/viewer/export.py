@@ -26,7 +26,7 @@ from headwater.show.table import table
 from headwater.show.text import text_html
 from headwater.viewer.refusals import Conflict
 from headwater.viewer.shown import PICTURES, Shown, shared_limit
-from headwater.viewer.viewed import Viewed, what_was_asked
+from headwater.viewer.viewed import Viewed
 
 FORMATS = ("csv", "ids", "json", "png", "svg", "html")
 _PICTURES, _REPORTED, _SCALED = 1_000, 200, 64
@@ -278,7 +278,7 @@ def _page(
     limit = _limit(viewed, rows, name)
     store = viewed.explanation(name)
     facts = store.facts
-    made = [part for part in (facts.method, facts.composite, what_was_asked(facts.target)) if part]
+    made = [part for part in (facts.method, facts.composite, viewed.asked(facts)) if part]
     about: list[report.Part] = [report.Paragraph(note)] if note else []
     shown = f"{count} samples" if count == len(rows) else f"the first {len(rows)} of {count} samples"
     about.append(report.Paragraph(f"{shown} of {viewed.title}, explained by {', '.join(made)}."))
@@ -321,7 +321,8 @@ def _told(viewed: Viewed, row: int, name: str | None) -> str:
         parts.append(f"label {facts['label']['title']}")
     if own["target"] is not None:
         parts.append(f"explained {own['target']['title']}")
-    parts.append(f"output {own['output']:.4g}")
+    if own["output"] is not None:
+        parts.append(f"output {own['output']:.4g}")
     return ", ".join(parts)
 
 

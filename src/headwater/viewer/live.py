@@ -123,7 +123,13 @@ class Live:
         return found
 
     def ledger(self, row: int, name: str | None, gone: Event) -> dict[str, Any]:
-        """What each operator received, passed on and absorbed in a stored explanation, from the output to the input."""
+        """What each operator received, passed on and absorbed in a stored explanation, from the output to the input.
+
+        Raises:
+            Conflict: it was imported. Busy: too many wait. Stopped: by ``gone``.
+        """
+        if self._viewed.imported:
+            raise Conflict("the relevance was computed by another program: there is no ledger of it")
         facts = self._viewed.explanation(name).facts
         composite, notices = self._composite(facts.composite), self._unknown(facts)
         target, stored = self._stored_target(row, name), self._viewed.columns[f"{facts.name}.output"].title_at(row)
@@ -171,7 +177,8 @@ class Live:
                     "order": order, "curve": found.curve.tolist(), "area": found.area,
                     "low": None if low is None else low.tolist(), "high": None if high is None else high.tolist(),
                 })  # fmt: skip
-        what = f"{found.settings['features']} replaced by {found.settings['imputer']}"
+        by = str(found.settings["imputer"]).replace("inpaint", "inpainting")
+        what = f"a {found.settings['features']} taken away is replaced by {by}"
         return {"fractions": fractions, "curves": curves, "output": output, "what": what, "n": count}
 
     # ------------------------------------------------------------------ of the model

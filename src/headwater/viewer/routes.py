@@ -19,7 +19,7 @@ from headwater.viewer.refusals import Conflict
 from headwater.viewer.request import Ask
 from headwater.viewer.search import search
 from headwater.viewer.shown import Shown, shared_limit
-from headwater.viewer.viewed import Viewed, what_was_asked
+from headwater.viewer.viewed import Viewed
 
 _LISTED, _SCALED, _FLIPPED = 500, 200, 64
 _LINE = "#c4c4c4"  # a line without relevance, as headwater.show.series draws it
@@ -87,7 +87,7 @@ class Endpoints:
         """What the page needs to know of an explanation; ``look`` is None where its relevance was not kept."""
         return {
             "name": facts.name, "method": facts.method, "composite": facts.composite,
-            "target": what_was_asked(facts.target), "analysis": facts.name in self.viewed.analyses,
+            "target": self.viewed.asked(facts), "analysis": facts.name in self.viewed.analyses,
             "parts": [""] if look is None else self.viewed.parts(facts.name),
             **(look or {"kind": None, "shape": [], "frames": 1}),
         }  # fmt: skip
@@ -103,8 +103,8 @@ class Endpoints:
         for name in ("label", "cluster"):
             titles = columns[name].categories if name in columns else ()
             found += [f"{name} = {title if title.isalnum() else repr(title)}" for title in titles[:1]]
-        found.append(f"{self.viewed.store.name}.output > 0")
-        return found
+        output = f"{self.viewed.store.name}.output"
+        return [*found, f"{output} > 0"] if output in columns else found
 
     # ------------------------------------------------------------------ the map
 

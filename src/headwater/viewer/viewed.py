@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headwater.analyze.maps import Maps
 from headwater.dataset.files import LocalFiles, open_files
 from headwater.dataset.fingerprint import of_bytes
+from headwater.dataset.manifest import Facts
 from headwater.dataset.sources import Source, source_of
 from headwater.dataset.store import Rows, Store, commit_key, committed, open_store
 from headwater.errors import HeadwaterError, InvalidInput
@@ -89,6 +90,16 @@ class Viewed:
         if wrong and self.store.complete:
             found.append(f"{wrong} of {len(self.store)} samples could not be explained; the column 'error' says why.")
         return found
+
+    @property
+    def imported(self) -> bool:
+        """Whether the relevance was computed by another program."""
+        return self.store.manifest.model == ("imported", "")
+
+    def asked(self, facts: Facts) -> str:
+        """What an explanation explains, in words; empty where it was imported and nobody said."""
+        known = {"None": "" if self.imported else "the predicted class", "'label'": "each sample's label"}
+        return known.get(facts.target, facts.target)
 
     def explanation(self, name: str | None) -> Store:
         """The store with one of its explanations in front, the first by default.
@@ -206,8 +217,8 @@ class Viewed:
             "error": columns.error(row), "label": self._class("label", row),
             "explanations": {
                 name: {
-                    "output": columns[f"{name}.output"].title_at(row), "target": self._class(f"{name}.target", row),
-                    "delta": columns[f"{name}.delta"].title_at(row) if f"{name}.delta" in columns else None,
+                    "target": self._class(f"{name}.target", row),
+                    **{key: self._number(f"{name}.{key}", row) for key in ("output", "delta")},
                 }
                 for name in self.store.names
             },
@@ -227,6 +238,9 @@ class Viewed:
         """The samples whose heatmaps are most alike; none without an analysis."""
         analysis = self.analyses.get(self.explanation(name).name)
         return [] if analysis is None else analysis.near(self.row(row), _NEAR)
+
+    def _number(self, column: str, row: int) -> float | None:
+        return self.columns[column].title_at(row) if column in self.columns else None
 
     def _class(self, column: str, row: int) -> dict[str, Any] | None:
         if column not in self.columns:
@@ -270,7 +284,7 @@ class Viewed:
         for name, analysis in self.analyses.items():
             kind = "places" if analysis.found.places is not None else "spectral"
             first = name == self.store.name
-            title = "neighbourhood map" if kind == "places" else "spectral embedding"
+            title = "neighbours" if kind == "places" else "eigenvectors"
             tiles = self.map_of(kind if first else f"{kind}:{name}")[1]
             found.append({
                 "name": kind if first else f"{kind}:{name}", "title": title if first else f"{title} ({name})",
@@ -278,8 +292,9 @@ class Viewed:
             })  # fmt: skip
         found.sort(key=lambda facts: facts["explanation"] != self.store.name)
         if self._is_kept():
-            title = "principal components of the heatmaps"
-            found.append({"name": "principal", "title": title, "explanation": self.store.name, "tiles": []})
+            found.append({
+                "name": "principal", "title": "principal components", "explanation": self.store.name, "tiles": [],
+            })  # fmt: skip
         return found
 
     def map_of(self, name: str) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:
@@ -313,11 +328,6 @@ class Viewed:
         self.columns.listed()
         self.maps()
         Thread(target=self.columns.read_ahead, daemon=True, name="read ahead").start()
-
-
-def what_was_asked(target: str) -> str:
-    """The target of a job in words; ``target`` as its manifest describes it."""
-    return {"None": "the predicted class", "'label'": "each sample's label"}.get(target, target)
 
 
 def _fitting(source: Source, store: Store) -> Source:
