@@ -202,7 +202,10 @@ def test_labels_are_corrected(case: dict[str, Any]) -> None:
     assert found.after.accuracy > found.before.accuracy + 0.05
     each = repair(model, (x, wrong), seen, "relabel", labels=[1] * len(seen.rows), test=(x, y), epochs=4, batch_size=32)
     assert each.after == found.after
-    for labels, text in ((None, "needs labels="), ([1, 2], "2 classes for")):
+    held_out = repair(model, (x, wrong), seen, "relabel", labels=1, epochs=4, batch_size=32)
+    assert held_out.before.accuracy < 0.95, "the model learned the wrong labels, and is judged by the right ones"
+    assert held_out.after.accuracy > held_out.before.accuracy + 0.05
+    for labels, text in ((None, "needs labels="), ([1, 2], "2 classes for"), (9, "class 9 among")):
         with pytest.raises(InvalidInput, match=text):
             repair(model, (x, wrong), seen, "relabel", labels=labels)
 

@@ -67,7 +67,7 @@ def augment(job: Job, *, share: float = 0.5, epochs: int = 2, rate: float = 1e-3
     def loss(x: Tensor, y: Tensor) -> Tensor:
         chosen = job.coins(len(x), share).to(x.device)
         pasted = job.artefact.paste(x, job.generator)
-        return F.cross_entropy(job.model(torch.where(_columns(chosen, x), pasted, x)), y)
+        return _cross_entropy(job.model(torch.where(_columns(chosen, x), pasted, x)), y)
 
     fine_tune(job, loss, epochs, rate, train)
 
@@ -76,14 +76,23 @@ def relabel(
     job: Job, *, labels: int | Sequence[int] | None = None, epochs: int = 2, rate: float = 1e-3, train: str = "*"
 ) -> None:
     """Fine-tune on data in which the selected samples have other labels: one for all, or one for each."""
-    rows = job.artefact.rows.tolist()
+    job.data = replace(job.data, corrected=corrections(job.artefact, labels))
+    fine_tune(job, lambda x, y: _cross_entropy(job.model(x), y), epochs, rate, train)
+
+
+def corrections(artefact: Artefact, labels: int | Sequence[int] | None) -> dict[int, int]:
+    """The right class of each selected sample, by its row.
+
+    Raises:
+        InvalidInput: no labels, or of another number.
+    """
+    rows = artefact.rows.tolist()
     if labels is None:
         raise InvalidInput("relabel needs labels=: the right class of the selected samples, or one for each of them")
     given = [labels] * len(rows) if isinstance(labels, int) else [int(label) for label in labels]
     if len(given) != len(rows):
         raise InvalidInput(f"labels= holds {len(given)} classes for {len(rows)} selected samples")
-    job.data = replace(job.data, corrected=dict(zip(rows, given, strict=True)))
-    fine_tune(job, lambda x, y: F.cross_entropy(job.model(x), y), epochs, rate, train)
+    return dict(zip(rows, given, strict=True))
 
 
 def p_clarc(job: Job, *, layer: str | None = None, direction: Direction = "paste") -> None:
@@ -127,7 +136,7 @@ def a_clarc(
             return a - _columns(along * chosen, a) * vector
 
         with swapped(job.model, str(layer), put):
-            return F.cross_entropy(job.model(x), y)
+            return _cross_entropy(job.model(x), y)
 
     fine_tune(job, loss, epochs, rate, train)
     job.facts["layer"] = layer
@@ -152,7 +161,7 @@ def rrr(
     def loss(x: Tensor, y: Tensor) -> Tensor:
         bearing = job.artefact.paste(x[:members], job.generator)
         penalty = on_artefact(job.model, bearing, job.artefact, job.explaining, differentiable=True)
-        return F.cross_entropy(job.model(x), y) + strength * penalty.mean()
+        return _cross_entropy(job.model(x), y) + strength * penalty.mean()
 
     fine_tune(job, loss, epochs, rate, train)
 
@@ -207,6 +216,17 @@ def fine_tune(job: Job, loss: Callable[[Tensor, Tensor], Tensor], epochs: int, r
         parameter.grad = None
 
 
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Of logits ``[N, C]`` and classes ``[N]``.
+
+    Raises:
+        InvalidInput: a class that the model does not have.
+    """
+    if int(y.max()) >= logits.shape[1]:
+        raise InvalidInput(f"class {int(y.max())} among the labels, but the model has {logits.shape[1]} outputs")
+    return F.cross_entropy(logits, y)
+
+
 def _direction(job: Job, layer: str, kind: Direction) -> tuple[Tensor, Tensor, Tensor]:
     """Of the artefact in a layer: the direction, and the mean activations with and without it."""
     if kind not in ("signal", "paste", "svm"):
@@ -241,7 +261,7 @@ def _best_layer(job: Job, kind: Direction) -> str:
                 on_artefact(job.model, part, job.artefact, job.explaining)
                 for part in pasted[:_EXPLAINED].split(job.batch_size)
             ]
-        return float(F.cross_entropy(logits, y) + torch.cat(shares).mean())
+        return float(_cross_entropy(logits, y) + torch.cat(shares).mean())
 
     tried = {layer: loss(layer) for layer in candidates(job.model, x[:1])}
     job.facts["layers tried"] = tried

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from headwater.analyze.repair.artefact import Artefact
 from headwater.analyze.repair.figures import assess
 from headwater.analyze.repair.labelled import Labelled
-from headwater.analyze.repair.methods import METHODS, Job, options_of
+from headwater.analyze.repair.methods import METHODS, Job, corrections, options_of
 from headwater.analyze.repair.outcome import Repair
 from headwater.errors import InvalidInput, UnsupportedModel
 from headwater.explain import explain
@@ -75,6 +76,8 @@ def repair(
         raise InvalidInput(f"pass an artefact, as headwater.analyze.artefact finds it, not {type(artefact).__name__}")
     _check(method, options, batch_size)
     samples = Labelled.of(data, seed)
+    if method == "relabel":  # those that are held out are judged by their right labels too
+        samples = replace(samples, corrected=corrections(artefact, options.get("labels")))
     learned, held = samples.divided(_HELD) if test is None else (samples, Labelled.of(test, seed))
     explaining = dict(explaining or {})
     made = copy.deepcopy(model).eval()
