@@ -80,7 +80,8 @@ def test_several_inputs(tmp_path: Path) -> None:
     with view(tmp_path / "store", model("two"), port=0, block=False) as viewing:
         client = Client(viewing.url)
         facts = client.json("/api/store")
-        assert facts["explanations"][0]["parts"] == ["left", "right"]
+        tables = [{"name": name, "kind": "table"} for name in ("left", "right")]
+        assert facts["explanations"][0]["parts"] == tables
         assert [m["name"] for m in facts["maps"]] == ["principal"]
         assert np.isfinite(client.get("/api/map?name=principal").array("<f4")).all()  # of the first input
         values = client.json("/api/sample/3/values?part=right")
@@ -104,7 +105,7 @@ def test_a_transformer_of_texts(tmp_path: Path) -> None:
     with view(tmp_path / "store", network, words=[f"w{i}" for i in range(40)], port=0, block=False) as viewing:
         client = Client(viewing.url)
         facts = client.json("/api/store")
-        assert (facts["kind"], facts["explanations"][0]["parts"]) == ("text", ["input_ids"])
+        assert (facts["kind"], facts["explanations"][0]["parts"]) == ("text", [{"name": "input_ids", "kind": "text"}])
         assert client.json("/api/sample/3/values")["tokens"] == [f"w{i}" for i in ids[3, :6].tolist()]
         assert client.json("/api/sample/3/ledger")["notice"] is None
         live = client.post("/api/explain", {"row": 3, "method": "gradient_x_input", "target": 1}).json()
@@ -123,7 +124,8 @@ def test_positional_inputs(tmp_path: Path) -> None:
     run(Both().eval(), items, tmp_path / "store", batch_size=4, keep_inputs=True, progress=False)
     with view(tmp_path / "store", Both().eval(), port=0, block=False) as viewing:
         client = Client(viewing.url)
-        assert client.json("/api/store")["explanations"][0]["parts"] == ["0", "1"]
+        parts = client.json("/api/store")["explanations"][0]["parts"]
+        assert parts == [{"name": "0", "kind": "table"}, {"name": "1", "kind": "table"}]
         assert client.get("/api/sample/3/ledger").status == 200
         assert client.json("/api/sample/3/values?part=1")["count"] == 4
 

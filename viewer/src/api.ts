@@ -52,7 +52,8 @@ export const spectrum = (explanation: string) => json<{ groups: T.SpectrumGroup[
 export const analysis = () => json<T.AnalysisState>("analysis");
 export const analyze = (question: object) => json<T.AnalysisState>("analysis", {}, body(question));
 export const sample = (row: number) => json<T.Sample>(`sample/${row}`);
-export const values = (row: number, explanation: string) => json<T.Values>(`sample/${row}/values`, { explanation });
+export const values = (row: number, explanation: string, part?: string) =>
+  json<T.Values>(`sample/${row}/values`, { explanation, part });
 export const clusterValues = (k: number, explanation: string) => json<T.Values>(`cluster/${k}/values`, { explanation });
 export const liveValues = (key: string) => json<T.Values>(`live/${key}/values`);
 // the model's work, which ends when the signal closes the connection
@@ -68,8 +69,8 @@ export async function samples(rows: readonly number[]): Promise<T.Sample[]> {
 }
 
 /** The end of the colour scale that these samples share. */
-export async function scale(rows: readonly number[], explanation: string): Promise<number> {
-  return rows.length ? (await json<{ limit: number }>("scale", { rows: rows.join(","), explanation })).limit : 0;
+export async function scale(rows: readonly number[], explanation: string, part?: string): Promise<number> {
+  return rows.length ? (await json<{ limit: number }>("scale", { rows: rows.join(","), explanation, part })).limit : 0;
 }
 
 export async function column(name: string, type: "category" | "number"): Promise<Int32Array | Float32Array> {

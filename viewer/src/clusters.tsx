@@ -84,7 +84,7 @@ function Card({ cluster, largest, column }: CardProps) {
           {cluster.suspect !== null && <span class="badge">suspect {cluster.suspect}</span>}
         </button>
         <p>
-          {count(cluster.size, "sample")}, {percent(cluster.share)} of {cluster.group_title ? "the group" : "all"}
+          {count(cluster.size, "sample")}, {percent(cluster.share)} of {cluster.group === null ? "all" : "the group"}
         </p>
         <p class="separation" title="Separation from the rest of the group: Fisher's discriminant">
           <meter min={0} max={largest} value={cluster.separation} />

@@ -13,7 +13,7 @@ import { LiveForm, LiveCards } from "./live";
 import { Icon } from "./icon";
 import { go } from "./samples";
 import { Tabs } from "./tabs";
-import type { ExplanationFacts, Sample } from "./types";
+import type { ExplanationFacts, Part, Sample } from "./types";
 import * as view from "./view";
 
 const TABS = { relevance: "Relevance", ledger: "Ledger", flipping: "Flipping", facts: "Facts" } as const;
@@ -111,6 +111,10 @@ function Relevance({ sample }: { sample: Sample }) {
         </label>
       )}
       {sample.valid && <Stored sample={sample} explanation={front} frame={shown} whole />}
+      {sample.valid &&
+        front.parts
+          .slice(1)
+          .map((part) => <Stored key={part.name} sample={sample} explanation={front} part={part} whole />)}
       {sample.valid && (others.length > 0 || facts.model) && (
         <section>
           <h3>Other explanations of this sample</h3>
@@ -152,39 +156,44 @@ function Relevance({ sample }: { sample: Sample }) {
   );
 }
 
-/** A stored explanation: `whole` with the input beside it, else the overlay alone. */
+/** A stored explanation: `whole` with the input beside it, else the overlay alone; `part`: of a further input. */
 function Stored({
   sample,
   explanation,
   frame,
+  part,
   whole,
 }: {
   sample: Sample;
   explanation: ExplanationFacts;
   frame?: number | undefined;
+  part?: Part;
   whole?: boolean;
 }) {
+  const kind = part?.kind ?? explanation.kind;
   const own = sample.explanations[explanation.name];
-  const { value: limit } = useAnswer(`scale ${explanation.name} ${sample.row}`, () =>
-    api.scale([sample.row], explanation.name),
+  const { value: limit } = useAnswer(`scale ${explanation.name} ${sample.row} ${part?.name ?? ""}`, () =>
+    api.scale([sample.row], explanation.name, part?.name),
   );
   const source: Source = {
     of: "sample",
     row: sample.row,
     explanation: explanation.name,
-    kind: explanation.kind,
+    part: part?.name,
+    kind,
     ...(frame === undefined ? {} : { frame, limit, waiting: limit === null }), // all frames on one scale
   };
-  const seen = whole ? aspects(explanation.kind) : aspects(explanation.kind).slice(-1);
+  const seen = whole ? aspects(kind) : aspects(kind).slice(-1);
   return (
     <figure class={whole ? "whole" : "card"}>
-      <div class={isPicture(explanation.kind) ? "pictures" : "drawings"}>
+      <div class={isPicture(kind) ? "pictures" : "drawings"}>
         {seen.map((aspect) => (
           <Heat key={aspect} source={source} aspect={aspect} size={whole ? "large" : "small"} />
         ))}
       </div>
       <figcaption>
         <span>
+          {whole && explanation.parts.length > 1 && `${inputNamed(part ?? explanation.parts[0]!)}: `}
           <b>{explanation.method}</b> {explanation.composite && <span class="faint">{explanation.composite}</span>}
           {own?.target && ` → ${named(own.target)}`}
         </span>
@@ -195,6 +204,10 @@ function Stored({
       </figcaption>
     </figure>
   );
+}
+
+function inputNamed({ name }: Part): string {
+  return /^\d+$/.test(name) ? `input ${name}` : name;
 }
 
 function Facts({ sample }: { sample: Sample }) {

@@ -13,7 +13,7 @@ export type Aspect = "input" | "heatmap" | "overlay";
 
 /** What relevance is shown: of a stored explanation, of one made just now, or the mean of a cluster; `waiting` for its scale. */
 export type Source = { kind: Kind; limit?: number | null; waiting?: boolean; frame?: number | undefined } & (
-  | { of: "sample"; row: number; explanation: string }
+  | { of: "sample"; row: number; explanation: string; part?: string | undefined }
   | { of: "live"; row: number; key: string }
   | { of: "cluster"; label: number; explanation: string }
 );
@@ -71,15 +71,19 @@ function pictureOf(source: Source, aspect: Aspect): string {
   if (source.of === "cluster") {
     return api.address(`cluster/${source.label}/heatmap.png`, { explanation: source.explanation, limit });
   }
-  if (aspect === "input") return api.address(`sample/${source.row}/input.png`, { frame });
+  const part = source.of === "sample" ? source.part : undefined;
+  if (aspect === "input") return api.address(`sample/${source.row}/input.png`, { frame, part });
   if (source.of === "live") return api.address(`live/${source.key}/${aspect}.png`, { limit, frame });
-  return api.address(`sample/${source.row}/${aspect}.png`, { explanation: source.explanation, limit, frame });
+  return api.address(`sample/${source.row}/${aspect}.png`, { explanation: source.explanation, limit, frame, part });
 }
 
 function valuesOf(source: Source): [string, () => Promise<Values>] {
   switch (source.of) {
     case "sample":
-      return [`values ${source.row} ${source.explanation}`, () => api.values(source.row, source.explanation)];
+      return [
+        `values ${source.row} ${source.explanation} ${source.part ?? ""}`,
+        () => api.values(source.row, source.explanation, source.part),
+      ];
     case "live":
       return [`live ${source.key}`, () => api.liveValues(source.key)];
     case "cluster":

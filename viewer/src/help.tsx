@@ -33,8 +33,11 @@ const FILTERS: [string, string][] = [
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
   useSignalEffect(() => {
-    if (helping.value) dialog.current?.showModal();
-    else dialog.current?.close();
+    if (!helping.value) dialog.current?.close();
+    else {
+      dialog.current?.showModal();
+      dialog.current?.scrollTo(0, 0); // the browser scrolled down to the button, which it puts the focus on
+    }
   });
   const facts = data.store.value;
   return (
@@ -76,7 +79,12 @@ export function Help() {
                 <code>{text}</code>,{" "}
               </>
             ))}
-            columns: {facts.columns.map((c) => c.name).join(", ")}.{" "}
+            columns: {facts.columns.map((c) => c.name).join(", ")}
+          </p>
+        )}
+        {facts && (
+          <p class="faint">
+            It was written by{" "}
             {Object.entries(facts.versions)
               .map(([name, version]) => `${name} ${version}`)
               .join(", ")}

@@ -39,15 +39,14 @@ export function LedgerView({ row }: { row: number }) {
         <table class="ledger">
           <thead>
             <tr>
-              <th scope="col">layer</th>
-              <th scope="col">operator, rule</th>
+              <th scope="col">layer: operator, rule</th>
               <th scope="col" class="value">
                 in
               </th>
               <th scope="col" class="value">
                 out
               </th>
-              <th scope="col" aria-label="out, as a bar" />
+              <th scope="col" class="bar" aria-label="out, as a bar" />
               <th scope="col" class="value">
                 absorbed
               </th>
@@ -72,10 +71,9 @@ function Line({ entry, limit }: { entry: LedgerRow; limit: number }) {
   const sum = absorbed.reduce((all, [, amount]) => all + amount!, 0);
   return (
     <tr>
-      <th scope="row">{entry.layer}</th>
-      <td>
-        {entry.operator} {entry.rule && <span class="faint">{entry.rule}</span>}
-      </td>
+      <th scope="row">
+        {entry.layer && <b>{entry.layer}</b>} {entry.operator} {entry.rule && <span class="faint">{entry.rule}</span>}
+      </th>
       <td class="value">{number(entry.incoming)}</td>
       <td class="value">{number(entry.outgoing)}</td>
       <td class="bar">

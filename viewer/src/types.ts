@@ -11,7 +11,13 @@ export interface ExplanationFacts {
   kind: Kind;
   shape: number[];
   frames: number;
-  parts: string[];
+  /** The inputs of the model that have relevance, the one that lists show first. */
+  parts: Part[];
+}
+
+export interface Part {
+  name: string;
+  kind: Kind;
 }
 
 export interface ColumnName {

@@ -14,6 +14,7 @@ from headwater.analyze.normalize import Normalization
 from headwater.viewer.analysis import Analysis
 
 _MARGIN = 0.08  # of a tile, left free around its points
+_TITLE = 0.06  # of a tile, left free above them too
 _WITHIN = 0.001  # of the points, the part that may lie outside what a tile is scaled to, on each side
 
 
@@ -43,7 +44,8 @@ def of_analysis(analysis: Analysis) -> tuple[NDArray[np.float32], list[dict[str,
     for index, group in enumerate(groups):
         rows = np.flatnonzero(analysis.members == index)
         x, y = -1 + side * (index % across), side * down / 2 - side * (1 + index // across)
-        found[rows] = (1 - _MARGIN) * side / 2 * fitted(raw[rows]) + np.array([x + side / 2, y + side / 2], np.float32)
+        middle = np.array([x + side / 2, y + (1 - _TITLE) * side / 2], np.float32)
+        found[rows] = (1 - _MARGIN - _TITLE) * side / 2 * fitted(raw[rows]) + middle
         title = analysis.group_title(group.name)
         tiles.append({"title": title, "n": len(rows), "x": x, "y": y, "width": side, "height": side})
     return found, tiles

@@ -88,13 +88,15 @@ class Endpoints:
         return {
             "name": facts.name, "method": facts.method, "composite": facts.composite,
             "target": self.viewed.asked(facts), "analysis": facts.name in self.viewed.analyses,
-            "parts": [""] if look is None else self.viewed.parts(facts.name),
-            **(look or {"kind": None, "shape": [], "frames": 1}),
+            **(look or {"kind": None, "shape": [], "frames": 1, "parts": []}),
         }  # fmt: skip
 
     def _look(self, name: str) -> dict[str, Any] | None:
         try:
-            return self.viewed.look(name)
+            first, *others = self.viewed.parts(name)
+            look = self.viewed.look(name)
+            kinds = [look["kind"], *(self.viewed.look(name, part)["kind"] for part in others)]
+            return {**look, "parts": [{"name": p, "kind": k} for p, k in zip([first, *others], kinds, strict=True)]}
         except Conflict:  # its relevance was not kept
             return None
 
@@ -187,7 +189,7 @@ class Endpoints:
 
     def input(self, ask: Ask) -> Any:
         """The picture of a sample."""
-        return Png(self.viewed.pictured(ask.path["row"], ask.frame()).picture())
+        return Png(self.viewed.pictured(ask.path["row"], ask.frame(), ask.text("part", "")).picture())
 
     def heatmap(self, ask: Ask) -> Any:
         """The heatmap of a sample."""

@@ -165,27 +165,27 @@ class Viewed:
             )
             raise Conflict(f"sample {row} has no relevance to show: {reason}")
         given = self._part(self.sample(row), part) if self.has_inputs else None
-        return self.as_shown(values, given, frame)
+        return self.as_shown(values, given, frame, part)
 
-    def as_shown(self, relevance: NDArray[Any], given: NDArray[Any] | None, frame: int | None = None) -> Shown:
-        """Relevance of one sample in the form that its kind asks for."""
-        kind = self.extra.kind or kind_of(
+    def as_shown(
+        self, relevance: NDArray[Any], given: NDArray[Any] | None, frame: int | None = None, part: str = ""
+    ) -> Shown:
+        """Relevance of one sample in the form that its kind asks for; what the user said is of the first input."""
+        kind = ("" if part else self.extra.kind) or kind_of(
             relevance.shape, None if given is None else given.shape, given is not None and given.dtype.kind in "iu"
         )
         return Shown(kind, relevance, given, self.extra.names, frame)
 
-    def pictured(self, row: int, frame: int | None = None) -> Shown:
+    def pictured(self, row: int, frame: int | None = None, part: str = "") -> Shown:
         """A sample alone, which need not have been explained."""
-        given = self._part(self.sample(self.row(row)), "")
-        return self.as_shown(np.zeros(given.shape), given, frame)
+        given = self._part(self.sample(self.row(row)), part)
+        return self.as_shown(np.zeros(given.shape), given, frame, part)
 
-    def look(self, name: str | None) -> dict[str, Any]:
+    def look(self, name: str | None, part: str = "") -> dict[str, Any]:
         """How the samples of an explanation are shown: kind, shape and number of frames."""
-        relevance = self._relevance(name)
-        part = next(iter(relevance)) if isinstance(relevance, dict) else ""
-        shape = tuple(self._part(relevance, part).shape[1:])
-        given = self._part(self.sample(0), part) if self.has_inputs and len(self.store) else None
-        kind = self.as_shown(np.zeros(shape), given).kind
+        shape = tuple(self._part(self._relevance(name), part).shape[1:])
+        given = self._part(self.sample(0), part or self.parts(name)[0]) if self.has_inputs and len(self.store) else None
+        kind = self.as_shown(np.zeros(shape), given, part=part).kind
         return {"kind": kind, "shape": shape, "frames": shape[1] if kind == "video" else 1}
 
     def _relevance(self, name: str | None) -> Any:
