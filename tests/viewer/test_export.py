@@ -80,6 +80,14 @@ def test_the_page_holds_everything(viewed: Viewed, store: Store) -> None:
     assert CLASSES[store.labels[9]] in page
 
 
+def test_a_series_fills_the_page(tmp_path: Path) -> None:
+    stored(tmp_path / "store", "series")
+    series = Viewed(tmp_path / "store", None, None, Extra((), Names()), False)
+    page = content(series, [9, 2], "html").decode()
+    assert page.count("data:image/png;base64,") == 2
+    assert 'class="gallery"' not in page, "with axes and writing it cannot be read in a small cell"
+
+
 def test_what_is_left_out_is_told(viewed: Viewed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_REPORTED", 3)
     monkeypatch.setattr(exporting, "_PICTURES", 2)

@@ -192,6 +192,8 @@ function pixels(stage: Stage, line: readonly number[]): string {
 
 // what the tools cover of the map's corner, in pixels
 const TOOLS = { right: 250, bottom: 52 };
+// how wide a tile must be, in pixels, to hold the number of its samples beside its title
+const COUNTED = 110;
 
 /** The place of a caption, below the tools where they would cover it. */
 function clear(x: number, y: number): { x: number; y: number } {
@@ -217,7 +219,7 @@ function Overlay({ stage }: { stage: Stage }) {
           />
           <text class="caption" {...clear(left + tile.x * unit + 6, top - (tile.y + tile.height) * unit + 15)}>
             {tile.title}
-            <tspan class="faint"> {integer(tile.n)}</tspan>
+            {tile.width * unit >= COUNTED && <tspan class="faint"> {integer(tile.n)}</tspan>}
           </text>
         </g>
       ))}

@@ -39,7 +39,7 @@ export function Samples() {
         </p>
       )}
       {rows.length === 0 && <p class="empty">No sample is in front: change the filter or the selection.</p>}
-      {view.layout.value === "rows" ? (
+      {view.layout.value === "rows" || !fitsTiles(explanation) ? (
         <ol class="samples" aria-label="Samples">
           {rows.map((row) => (
             <Row
@@ -69,6 +69,11 @@ export function Samples() {
       <Pager />
     </>
   );
+}
+
+/** Whether a sample can be told in a small picture; texts and tables cannot. */
+function fitsTiles({ kind }: ExplanationFacts): boolean {
+  return kind !== "text" && kind !== "table";
 }
 
 function Bar({ limit, explanation }: { limit: number | null; explanation: ExplanationFacts }) {
@@ -103,7 +108,7 @@ function Bar({ limit, explanation }: { limit: number | null; explanation: Explan
         />{" "}
         shared scale
       </label>
-      {explanation.kind !== "text" && explanation.kind !== "table" && (
+      {fitsTiles(explanation) && (
         <button
           class="tool"
           aria-pressed={tiled}

@@ -262,7 +262,8 @@ def stack(samples: list[Any]) -> Any:
     shapes = {tuple(sample.shape) for sample in samples}
     if len(shapes) > 1:
         raise InvalidInput(
-            f"shapes differ ({', '.join(str(list(s)) for s in sorted(shapes))}): make them one with prepare="
+            f"shapes differ ({', '.join(str(list(s)) for s in sorted(shapes))}): make them one with prepare=, in the "
+            "shell with --size"
         )
     return torch.stack(samples)
 

@@ -271,6 +271,16 @@ class _Words:
         return text_html(self.tokens, self.relevance, limit=self.limit, merge=False)
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """A figure as wide as the page: with axes and writing, it cannot be read in a gallery."""
+
+    picture: report.Picture
+
+    def to_html(self) -> str:
+        return self.picture.to_html()
+
+
 def _page(
     viewed: Viewed, rows: NDArray[np.int64], count: int, title: str, note: str, name: str | None
 ) -> Iterator[bytes]:  # fmt: skip
@@ -283,7 +293,7 @@ def _page(
     shown = f"{count} samples" if count == len(rows) else f"the first {len(rows)} of {count} samples"
     about.append(report.Paragraph(f"{shown} of {viewed.title}, explained by {', '.join(made)}."))
     if limit is not None:
-        about.append(report.Scale(f"{-limit:.3g}", f"{limit:.3g}"))
+        about.append(report.Scale(f"\N{MINUS SIGN}{limit:.3g}", f"{limit:.3g}"))
     parts = [part for row in rows.tolist() for part in _parts(viewed, row, name, limit)]
     pictures = [part for part in parts if isinstance(part, report.Picture)]
     others = [part for part in parts if not isinstance(part, report.Picture)]
@@ -302,7 +312,7 @@ def _parts(viewed: Viewed, row: int, name: str | None, limit: float | None) -> l
             values = shown.values()
             return [report.Paragraph(f"{identity}: {told}"), _Words(values["tokens"], values["relevance"], limit)]
         if shown.kind not in PICTURES:
-            return [report.Picture(_figure(shown, limit, "", "png"), identity, told)]
+            return [_Figure(report.Picture(_figure(shown, limit, "", "png"), identity, told))]
         found: list[report.Part] = (
             [] if shown.given is None else [report.Picture(shown.picture(_SIDE), identity, "input")]
         )

@@ -79,8 +79,8 @@ class Viewed:
         if not self.store.complete:
             done = len(committed(files))
             found.append(
-                f"The store is not complete: {done} of {manifest.chunks} chunks are there. What is missing is shown as "
-                "not explained; run the same job again to finish it."
+                f"The store was not complete when it was opened: {done} of {manifest.chunks} chunks were there, and "
+                "the rest is shown as not explained. Let the job end, or run it again, and open the store anew."
             )
         found += _gone(self.store)
         try:

@@ -59,8 +59,10 @@ class Repair:
         }  # fmt: skip
         rows = [(text, getattr(self.before, name), getattr(self.after, name)) for name, text in what.items()]
         where = f" at {self.facts['layer']}" if "layer" in self.facts else ""
-        lines = [f"{f'{self.method}{where}':<28} {'before':>8} {'after':>8}"]
-        lines += [f"{text:<28} {before:>8.1%} {after:>8.1%}" for text, before, after in rows if before == before]
+        head = f"{self.method}{where}"
+        wide = max(28, len(head))
+        lines = [f"{head:<{wide}} {'before':>8} {'after':>8}"]
+        lines += [f"{text:<{wide}} {before:>8.1%} {after:>8.1%}" for text, before, after in rows if before == before]
         gained = self.after.accuracy - self.before.accuracy
         lines.append(
             f"{self.recovered:.0%} of the drop of {self.drop:.1%} recovered; accuracy {gained:+.1%}; "
