@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import headwater as hw
 from headwater.viewer import view
 from tests.viewer.common import model, stored
 from tests.viewer.page import Person, person
@@ -37,6 +39,20 @@ def test_all_inputs_are_shown(browser: Any, url: str) -> None:
         assert [text.partition(":")[0] for text in captions] == ["left", "right"]
         rows = [table.locator("tr").count() for table in page.locator(".whole .features").all()]
         assert rows == [5, 4]
+
+
+def test_imported_relevance_alone(browser: Any, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).random((30, 8, 8)).astype(np.float32)
+    hw.import_attributions(rows, tmp_path / "store", progress=False)
+    with (
+        view(tmp_path / "store", kind="image", port=0, block=False) as viewing,
+        person(browser, viewing.url) as someone,
+    ):
+        page = someone.open("#r=3").page
+        page.locator(".whole img").wait_for()
+        assert page.get_attribute("#filter", "placeholder") == "Filter: id", "there is no other column to filter by"
+        assert "output" not in page.inner_text(".detail")
+        assert page.locator(".choice").all_inner_texts() == ["Method\nimported"]
 
 
 def test_the_ledger_fits_a_phone(caller: Person) -> None:

@@ -76,9 +76,11 @@ function Said({ sample }: { sample: Sample }) {
           explained <b>{own.target.title}</b>
         </span>
       )}
-      <span>
-        output <b>{number(own?.output)}</b>
-      </span>
+      {own?.output !== null && (
+        <span>
+          output <b>{number(own?.output)}</b>
+        </span>
+      )}
       {sample.cluster !== null && sample.cluster >= 0 && (
         <span>
           cluster <b>{sample.cluster}</b>

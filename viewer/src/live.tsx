@@ -29,7 +29,7 @@ export function LiveForm({ row, target, label }: { row: number; target: Named | 
   const second = useSignal("0");
   if (!model) {
     return (
-      <p class="faint">
+      <p class="empty">
         To explain it with other methods and targets, open the store with its model:{" "}
         <code>headwater view STORE --model … --weights …</code>
       </p>

@@ -169,7 +169,7 @@ function Row(shown: Shown) {
               → {named(own.target)}
             </span>
           )}
-          <span class="faint">output {number(own?.output)}</span>
+          {own?.output !== null && <span class="faint">output {number(own?.output)}</span>}
         </span>
       </button>
     </li>

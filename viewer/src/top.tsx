@@ -38,12 +38,14 @@ export function Top() {
                 choose={(v) => (view.map.value = v)}
               />
             )}
-            <Choice
-              title="Colour"
-              value={data.colourColumn.value ?? ""}
-              options={data.columns.value.map((c) => [c.name, c.title])}
-              choose={(v) => (view.colour.value = v)}
-            />
+            {data.columns.value.length > 0 && (
+              <Choice
+                title="Colour"
+                value={data.colourColumn.value ?? ""}
+                options={data.columns.value.map((c) => [c.name, c.title])}
+                choose={(v) => (view.colour.value = v)}
+              />
+            )}
           </div>
         </>
       )}
@@ -149,7 +151,7 @@ function Search() {
     view.filter.value = typed.value.trim();
     view.page.value = 0;
   };
-  const example = data.columns.value.find((c) => c.type === "number")?.name ?? "output";
+  const example = data.columns.value.find((c) => c.type === "number")?.name;
   return (
     <form class="search" role="search" onSubmit={(e) => (e.preventDefault(), put())}>
       <input
@@ -157,7 +159,7 @@ function Search() {
         type="search"
         aria-label="Filter"
         aria-invalid={data.filterError.value !== null}
-        placeholder={`Filter: id, or ${example} > 0.5`}
+        placeholder={example ? `Filter: id, or ${example} > 0.5` : "Filter: id"}
         spellcheck={false}
         autocomplete="off"
         value={typed.value}
