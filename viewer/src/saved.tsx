@@ -1,7 +1,7 @@
 /** Named selections with notes, saved beside the store; and exports. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import * as api from "./api";
 import * as data from "./data";
 import { count } from "./format";
@@ -172,18 +172,34 @@ function Note({ facts, readOnly }: { facts: SelectionFacts; readOnly: boolean })
   useEffect(() => {
     if (!edited || facts.note === note.value) take();
   }, [facts]);
+  const field = useRef<HTMLTextAreaElement>(null);
+  const writing = useRef(false);
   const write = async (over: SelectionFacts) => {
-    if (note.value === over.note) return;
+    if (writing.current) return;
+    writing.current = true;
     try {
-      begun.value = await api.keep(facts.name, { note: note.value, revision: over.revision });
+      let last: SelectionFacts | null = over;
+      // what was typed and left while an earlier note was on its way is saved after it
+      while (last && note.value !== last.note) last = await put(last);
+    } finally {
+      writing.current = false;
+    }
+  };
+  /** Save the note over another; what is saved then, or null where it was refused or is being written on. */
+  const put = async (over: SelectionFacts) => {
+    let kept = null;
+    try {
+      kept = begun.value = await api.keep(facts.name, { note: note.value, revision: over.revision });
     } catch (error) {
       data.tell(error);
     }
     await data.readSaved();
+    return document.activeElement === field.current ? null : kept;
   };
   return (
     <>
       <textarea
+        ref={field}
         aria-label={`Note on ${facts.name}`}
         rows={note.value ? 2 : 1}
         placeholder="No note"
