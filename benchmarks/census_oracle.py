@@ -244,9 +244,8 @@ def _half(func: Callable[..., Tensor], a: Tensor, b: Tensor, **kwargs: Any) -> T
     return (func(a, b.detach(), **kwargs) + func(a.detach(), b, **kwargs)) / 2
 
 
-def weighted(raw: Any) -> Tensor:
-    """For each row of the output a sum in which every value has a weight of its own."""
-    output = hw.target.select_output(raw)
+def weighted(output: Tensor) -> Tensor:
+    """For each row of an output a sum in which every value has a weight of its own."""
     output = output.reshape(len(output) if output.dim() else 1, -1)
     weights = torch.cos(torch.arange(output.numel(), dtype=output.dtype)).view_as(output)
     return (output * weights).sum(1)
@@ -270,7 +269,7 @@ def surrogate(built: Built) -> dict[str, Tensor]:
         }
         with torch.enable_grad(), Surrogate(ids) as mode:
             raw = built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""])
-            score = weighted(raw).sum()
+            score = weighted(built.output(raw)).sum()
         ends = {k: v for k, v in lives.items() if _live(v)}
         if not ends and len(mode.embedded) != 1:
             raise NotApplicable(f"{len(mode.embedded)} embeddings of the token ids")
@@ -291,7 +290,7 @@ def check(built: Built, target: Any) -> str:
         expected = surrogate(built)
     except NotApplicable as reason:
         return _selfcheck(built, target, str(reason))
-    e = hw.explain(built.model, built.inputs, target=weighted, composite="lrp_0")
+    e = hw.explain(built.model, built.inputs, target=lambda raw: weighted(built.output(raw)), composite="lrp_0")
     found = e.relevance if isinstance(e.relevance, dict) else {"": e.relevance}
     pairs = [(r, expected[k]) for k, r in found.items() if k in expected and r.shape == expected[k].shape]
     if not pairs:

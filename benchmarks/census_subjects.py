@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headwater.target import select_output
+
 SINGLE = 1e-4  # what may stay unexplained at an operator, of |f| + sum |R|, in float32
 DOUBLE = 1e-8  # the same in float64
 
@@ -24,6 +26,10 @@ class Built:
     inputs: Any
     note: str = ""
     target: Callable[[Any], Tensor] | None = None
+
+    def output(self, raw: Any) -> Tensor:
+        """What of an answer of the model's is explained: what the target makes of it, else its first output."""
+        return select_output(raw) if self.target is None else self.target(raw)
 
 
 class NotBuilt(Exception):

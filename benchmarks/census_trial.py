@@ -114,7 +114,7 @@ def in_double(built: Built) -> tuple[Built | None, bool]:
     try:
         double = replace(built, model=built.model.double(), inputs=converted(built.inputs, torch.float64))
         with _Rounding() as seen:
-            output = select_output(runs(double.model, double.inputs))
+            output = double.output(runs(double.model, double.inputs))
     except Exception:  # many a model makes float32 tensors of its own, which do not meet float64 ones
         return None, False
     return (double if bool(output.isfinite().all()) else None), seen.found
@@ -132,7 +132,7 @@ def trial(
     try:
         built = subject.build()
         enliven(built.model)
-        output = select_output(runs(built.model, built.inputs))
+        output = built.output(runs(built.model, built.inputs))
     except Exception as error:
         row.reason = _short(error)
         return row
