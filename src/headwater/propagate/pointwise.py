@@ -31,7 +31,7 @@ _LOGARITHMS = {"log", "log2", "log10", "logit", "erfinv", "special_logit"}
 
 @dataclass(frozen=True)
 class Expansion:
-    """``f(0)``, ``f'(0)`` and ``f''(0)`` in double precision, shaped like the constants of the chain.
+    """``f(0)``, ``f'(0)`` and ``f''(0)`` in double precision, shaped like the constants of the chain; 0 for infinity.
 
     Attributes:
         finite: there is a value at zero; ``null``: it is zero; ``open``: it is not.
@@ -108,7 +108,7 @@ class Chain:
             z = torch.zeros_like(value.detach(), dtype=zero.dtype).requires_grad_()
             value = self.function(z)
             slope = torch.autograd.grad(value.sum(), z, create_graph=True, allow_unused=True)[0]
-            slope = torch.zeros_like(z) if slope is None else slope
+            slope = torch.zeros_like(z) if slope is None else torch.where(slope.isfinite(), slope, 0.0)
             bend = None
             # Some kernels have no second derivative: those are of pieces that are straight.
             with contextlib.suppress(RuntimeError):
@@ -156,18 +156,20 @@ class Chain:
                 call.book("gradient", product(y, c) - product(z, factor))
             return factor
         known = self.at_zero()
-        constant, slope, bend = (t.to(z.device, z.dtype) for t in (known.value, known.slope, known.bend))
         if not known.finite:
             # A reciprocal: the divisor is constant, so nothing passes.
             if engine.ledger:
                 call.book("divisor", product(y, c))
             return torch.zeros_like(z)
+        constant, slope = (t.to(z.device, z.dtype) for t in (known.value, known.slope))
         if engine.ledger:  # at minus infinity (masked places) the function is constant: nothing passes
             call.book("f(0)", product(torch.where(z.isinf(), y, constant), c))
-        slope = torch.where(slope.isfinite(), slope, torch.zeros_like(slope))
         if known.null:
             still = z == 0
-            return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
+            if slope.dim() or torch.is_grad_enabled():
+                return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
+            return (y / z).masked_fill_(still, slope).mul_(c)
+        bend = known.bend.to(z.device, z.dtype)
         # Near zero the difference cancels; the expansion's error there is of the order of the square of the radius.
         near = z.abs() < torch.finfo(z.dtype).eps ** (1 / 3)
         return c * torch.where(near, slope + bend / 2 * z, (y - constant) / torch.where(near, torch.ones_like(z), z))

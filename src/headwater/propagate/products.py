@@ -239,8 +239,10 @@ def normalizer(engine: Propagation, call: Call) -> Any:
         centred = name != "rms_norm"
         inverse = known if kept is None else _inverse_spread(kept.value.reshape(shape), axes, eps, centred)
         assert inverse is not None, "the operator or what was kept of its input tells the spread"
-        c = (c if w is None else c * w).reshape(shape) * inverse.to(c.dtype)
-        return [(c - c.mean(axes, keepdim=True) if centred else c).reshape(whole)]
+        inverse = inverse.to(c.dtype)
+        # What was multiplied by a weight is a temporary of our own.
+        c = c.reshape(shape) * inverse if w is None else (c * w).reshape(shape).mul_(inverse)
+        return [(c.sub_(c.mean(axes, keepdim=True)) if centred else c).reshape(whole)]
 
     out = engine.reroute(call, out, [x], walk)
     call.release()  # the walk refers to the call, but needs none of its tensors
