@@ -34,7 +34,7 @@ class Expansion:
     """``f(0)``, ``f'(0)`` and ``f''(0)`` in double precision, shaped like the constants of the chain; 0 for infinity.
 
     Attributes:
-        finite: there is a value at zero; ``null``: it is zero; ``open``: it is not.
+        finite: there is a value at zero; ``null``: it is zero; ``open``: it is not. ``number``: the slope.
     """
 
     value: Tensor
@@ -52,6 +52,11 @@ class Expansion:
     @cached_property
     def open(self) -> bool:
         return bool((self.value != 0).any())
+
+    @cached_property
+    def number(self) -> float | None:
+        """The slope where it is one for all places, and known without waiting for a device."""
+        return float(self.slope) if self.slope.device.type == "cpu" and not self.slope.dim() else None
 
 
 _PLAIN = (int, float, str, type(None), torch.dtype)
@@ -165,10 +170,10 @@ class Chain:
         if engine.ledger:  # at minus infinity (masked places) the function is constant: nothing passes
             call.book("f(0)", product(torch.where(z.isinf(), y, constant), c))
         if known.null:
+            if known.number is not None and not torch.is_grad_enabled():
+                return (y / z).nan_to_num_(known.number, torch.inf, -torch.inf).mul_(c)  # only 0 / 0 is no number
             still = z == 0
-            if slope.dim() or torch.is_grad_enabled():
-                return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
-            return (y / z).masked_fill_(still, slope).mul_(c)
+            return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
         bend = known.bend.to(z.device, z.dtype)
         # Near zero the difference cancels; the expansion's error there is of the order of the square of the radius.
         near = z.abs() < torch.finfo(z.dtype).eps ** (1 / 3)
