@@ -14,7 +14,7 @@ from headwater.explanation import Explanation
 from headwater.method import Method
 from headwater.methods import answer as answer_of
 from headwater.methods import find
-from headwater.neuralize import explain_estimator, is_estimator
+from headwater.neuralize import Neuralized, explain_estimator, is_estimator
 from headwater.neuralize.trees import expected_score
 from headwater.pipelines import is_pipeline, opened
 from headwater.propagate import ledger as ledgers
@@ -165,7 +165,8 @@ def _explanation(row: Method, question: Question, answer: Answer) -> Explanation
     table = resolve(question.composite or row.composite) if row.composite else None
     reference = answer.reference
     if reference is None:
-        reference = expected_score(question.model, answer.target, answer.output)
+        core = question.model.core if isinstance(question.model, Neuralized) else question.model
+        reference = expected_score(core, answer.target, answer.output)
     return Explanation(
         relevance=inputs.pack(answer.relevance), output=answer.output, reference=reference, target=answer.target,
         method=row.name, composite="" if table is None else table.name if table.name != "custom" else repr(table),

@@ -63,14 +63,13 @@ def expected_score(model: Any, target: Any, output: Tensor) -> Tensor:
     """What the Shapley values of an ensemble are counted from: its expected score, ``[N]``; 0 for all other models.
 
     Args:
-        model: an ensemble by itself, or as the ``core`` behind preprocessing.
+        model: an ensemble, or any other model.
         target: resolved; one that is not linear in the output has no such number, and 0 stands for it.
         output: the explained scores, ``[N]``.
     """
-    core = getattr(model, "core", model)
-    if not isinstance(core, Trees) or not isinstance(target, Tensor | Margin | Contrast | None):
+    if not isinstance(model, Trees) or not isinstance(target, Tensor | Margin | Contrast | None):
         return torch.zeros_like(output)
-    expected = torch.as_tensor(core.expected, dtype=output.dtype, device=output.device)
+    expected = torch.as_tensor(model.expected, dtype=output.dtype, device=output.device)
     rows = expected.expand(len(output), -1)
     return score(rows if target is not None else rows[:, 0], target)[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwater.errors import InvalidComposite
+from headwater.propagate.calls import node_of, on_walk
 from headwater.propagate.maps import Map
 from headwater.propagate.rules import Hold, Rule, divide
 from headwater.propagate.tags import Kept, product
@@ -258,11 +258,8 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
         assert rule is not None
         out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
         affine._z = engine.keeper.keep(out.detach(), relu_safe=True)
-        # Rows of vectors are a view of the product, whose node goes where the model writes to the view; and what a walk
-        # is to bring for a tensor it takes before the hooks of the node.
-        made = out if out._base is None else out._base
-        assert made.grad_fn is not None, "the output of a live tensor has a history"
-        made.grad_fn.register_prehook(_scaling(engine, rule, affine._z))
+        # What a walk is to bring for a tensor it takes before the hooks of the node.
+        node_of(out).register_prehook(_scaling(engine, rule, affine._z))
     else:
         with torch.set_grad_enabled(engine.differentiable):
             out = call.func(*call.args, **call.kwargs)
@@ -312,20 +309,17 @@ def _held(engine: Propagation, call: Call, rule: Hold) -> Tensor:
     return out
 
 
-def _scaling(
-    engine: Propagation, rule: Rule, z: Kept
-) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor, ...] | None]:
+def _scaling(engine: Propagation, rule: Rule, z: Kept) -> Callable[..., Any]:
     """The rule as a hook of the node that made ``z``: the operator's own gradient does the rest."""
-    known = weakref.ref(engine)
     kept: list[Kept] = [z]
 
-    def scale(cs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...] | None:
-        walker, c = known(), cs[0]
-        if walker is None or not walker.walking or not kept or c is None:
+    def scale(walker: Propagation, cs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...] | None:
+        c = cs[0]
+        if not kept or c is None:
             return None
         value = kept[0].value
         if not walker.retaining:
             kept.clear()
         return (rule.scaled(value if value.shape == c.shape else value.reshape(c.shape), c),)
 
-    return scale
+    return on_walk(engine, scale)

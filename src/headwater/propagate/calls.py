@@ -71,6 +71,30 @@ class Call:
         self.args, self.kwargs, self.live, self.follows = (), {}, [], ()
 
 
+def node_of(out: Tensor) -> Any:
+    """The autograd node that made the output of a call.
+
+    Rows of vectors are a view of a product, whose node goes where the model writes to the view: the product's is meant.
+    """
+    made = out if out._base is None else out._base
+    assert made.grad_fn is not None, "the output of a live tensor has a history"
+    return made.grad_fn
+
+
+def on_walk(engine: Propagation, change: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook of a node that acts while relevance walks, and at no other time; it does not hold the engine.
+
+    ``change`` is called with the engine and what torch gives such a hook.
+    """
+    known = weakref.ref(engine)
+
+    def hook(*given: Any) -> Any:
+        walker = known()
+        return None if walker is None or not walker.walking else change(walker, *given)
+
+    return hook
+
+
 def bind(call: Call, names: str, *defaults: Any) -> list[Any]:
     """The values of named parameters of a call, however they were passed."""
     values = [*call.args, *defaults[len(call.args) :]]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwater.propagate.calls import bind
+from headwater.propagate.calls import bind, node_of, on_walk
 from headwater.propagate.layers import batch_norm
 from headwater.propagate.nested import replace
 from headwater.propagate.rules import CPLRP
@@ -39,7 +39,17 @@ def product(engine: Propagation, call: Call, operands: Sequence[Any], quotient: 
     engine.settle(call)
     if len(live) == 1:
         return engine.native(call, nonneg=nonneg)
-    return engine.local(call, 1 / len(live), nonneg=nonneg)
+    return _in_equal_shares(engine, call, nonneg)
+
+
+def _in_equal_shares(engine: Propagation, call: Call, nonneg: bool) -> Any:
+    """A product by its gradient over the number of its live operands; by torch's own node where nobody watches."""
+    share = 1 / len(call.live)
+    if not engine.unwatched:
+        return engine.local(call, share, nonneg=nonneg)
+    out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg)
+    node_of(out).register_prehook(on_walk(engine, lambda _, cs: tuple(None if c is None else c * share for c in cs)))
+    return out
 
 
 def _gates(engine: Propagation, call: Call, live: list[Tensor]) -> list[Tensor]:
@@ -132,7 +142,25 @@ def attention(engine: Propagation, call: Call) -> Any:
         if cs[0] is not None:
             _book(call, extra, cs[0])
 
+    if engine.unwatched and torch._fused_sdp_choice(
+        query, key, value, *extra[3:6], scale=extra[6], enable_gqa=extra[7]
+    ):
+        return _fused(engine, call, (query, key, value))
     return engine.local(call, scales, causes=causes if engine.ledger else None)
+
+
+def _fused(engine: Propagation, call: Call, operands: tuple[Tensor, Tensor, Tensor]) -> Any:
+    """Attention by torch's own node, which gives the gradients of query, key and value as its first three."""
+    to_scores, to_query = _shares(*operands)
+    scales = (to_scores * to_query, to_scores * to_query, 1 - to_scores)
+
+    def scale(_: Any, found: tuple[Tensor | None, ...], __: Any) -> tuple[Tensor | None, ...]:
+        scaled = [None if g is None else g * s for g, s in zip(found, scales, strict=False)]
+        return (*scaled, *found[3:])
+
+    out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs))
+    node_of(out).register_hook(on_walk(engine, scale))
+    return out
 
 
 def _shares(query: Tensor, key: Tensor, value: Tensor) -> tuple[float, float]:
