@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import measure, networks
+from benchmarks.contestants import contestants
 from benchmarks.measure import ALLOCATORS, PEAK_LIMIT, Result, Setting
 
 
@@ -23,10 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batches = options.batch or ([1] if options.quick else [1, 4])
     threads = options.threads or torch.get_num_threads()
     print(f"torch {torch.__version__}, {platform.machine()}, {threads} threads, median of {rounds} rounds")
+    chosen = options.contestants.split(",") if options.contestants else []
+    if unknown := [name for name in chosen if name not in contestants()]:
+        _parser().error(f"no contestant is called {unknown[0]!r}; there are {', '.join(contestants())}")
     figures = []
     for name in options.models.split(","):
         for batch in batches:
-            results = measure.run(Setting(name, batch, threads), rounds, allocators)
+            results = measure.run(Setting(name, batch, threads), rounds, allocators, chosen)
             print(f"\n## {name}, batch of {batch}\n\n{table(results)}", flush=True)
             figures.append({"network": name, "batch": batch, "results": [asdict(r) for r in results]})
     if options.json:
@@ -38,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="batch 1, three rounds, the default allocator alone")
     parser.add_argument("--models", default=",".join(networks.NETWORKS), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--contestants", help="comma-separated, beside the bare model: epsilon,default (default: all)")
     parser.add_argument("--batch", type=int, nargs="+", help="samples at a time (default: 1 4)")
     parser.add_argument("--rounds", type=int, help="how often each contestant is timed (default: 9)")
     parser.add_argument("--threads", type=int, help="of torch (default: its own)")
