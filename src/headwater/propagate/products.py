@@ -142,15 +142,19 @@ def attention(engine: Propagation, call: Call) -> Any:
         if cs[0] is not None:
             _book(call, extra, cs[0])
 
-    if engine.unwatched and torch._fused_sdp_choice(
-        query, key, value, *extra[3:6], scale=extra[6], enable_gqa=extra[7]
-    ):
-        return _fused(engine, call, (query, key, value))
+    if engine.unwatched and (out := _fused(engine, call, (query, key, value))) is not None:
+        return out
     return engine.local(call, scales, causes=causes if engine.ledger else None)
 
 
+_FUSED = tuple(f"ScaledDotProduct{kernel}Attention" for kernel in ("Flash", "Efficient", "Cudnn"))
+
+
 def _fused(engine: Propagation, call: Call, operands: tuple[Tensor, Tensor, Tensor]) -> Any:
-    """Attention by torch's own node, which gives the gradients of query, key and value as its first three."""
+    """Attention by torch's own node, whose first three gradients are query's, key's and value's; None without one."""
+    out: Tensor = call.func(*call.args, **call.kwargs)
+    if not type(node_of(out)).__name__.startswith(_FUSED):
+        return None
     to_scores, to_query = _shares(*operands)
     scales = (to_scores * to_query, to_scores * to_query, 1 - to_scores)
 
@@ -158,9 +162,8 @@ def _fused(engine: Propagation, call: Call, operands: tuple[Tensor, Tensor, Tens
         scaled = [None if g is None else g * s for g, s in zip(found, scales, strict=False)]
         return (*scaled, *found[3:])
 
-    out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs))
     node_of(out).register_hook(on_walk(engine, scale))
-    return out
+    return engine.note(call, out)
 
 
 def _shares(query: Tensor, key: Tensor, value: Tensor) -> tuple[float, float]:
