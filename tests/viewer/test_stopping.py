@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -126,3 +128,13 @@ def test_stop_and_ask_anew_from_the_page(browser: Any, planted: Planted) -> None
         card.nth(1).locator("img").wait_for()
         assert card.count() == 2
         assert slow.passes < 250  # of twice 500
+
+
+def test_that_a_request_was_open_at_the_end_is_not_told(viewing: Viewing) -> None:
+    ended = (asyncio.CancelledError, asyncio.CancelledError(), None)
+    broken = (ValueError, ValueError("a fault"), None)
+    log = logging.getLogger("uvicorn.error")
+    told = [
+        log.filter(log.makeRecord(log.name, logging.ERROR, "", 0, "failed", (), found)) for found in (ended, broken)
+    ]
+    assert [bool(one) for one in told] == [False, True]

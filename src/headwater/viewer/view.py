@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import socket
 import sys
@@ -205,4 +207,11 @@ def _server(viewed: Viewed, policy: Policy) -> Any:
         proxy_headers=False, server_header=False, limit_concurrency=256, timeout_keep_alive=15,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_tells)
     return uvicorn.Server(config)
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """Whether a message is worth showing; that a request was still open when the viewer was closed is not."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
