@@ -162,13 +162,10 @@ class Affine:
         """The sum of positive contributions alone, without bias."""
         if self.nonneg:
             return self.forward(self.x, self.up)
-        pair = None if self.bias is None or self.inner else self._signed_pair()
-        return self.sums()[0] if pair is None else self.forward(*pair)
-
-    def _signed_pair(self) -> tuple[Tensor, Tensor] | None:
-        """Positive and negative inputs side by side, against the weights with which they contribute positively."""
-        w = self.weight
-        return self.map.pair(self.x.clamp(min=0), self.x.clamp(max=0), w.clamp(min=0), w.clamp(max=0))
+        if self.bias is None or self.inner:
+            return self.sums()[0]
+        x, w = self.x, self.weight
+        return self.forward(x.clamp(min=0), w.clamp(min=0)).add_(self.forward(x.clamp(max=0), w.clamp(max=0)))
 
     def back(self, p: Tensor | None, q: Tensor | None) -> Tensor:
         """Factor of the input when positive contributions carry ``p`` and negative ones ``q``.
