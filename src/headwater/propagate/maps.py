@@ -154,7 +154,8 @@ class AnyMap:
         return t if t.shape == z.shape[-1:] else None
 
     def scale(self, w: Tensor, s: Tensor) -> Tensor:
-        raise NotImplementedError("a weight whose channels are not known is not scaled")
+        assert self.scales, "a weight whose channels are not known is never folded into"
+        return w * s.view(-1, *[1] * (w.dim() - 1))
 
 
 class DeformedMap(AnyMap):
@@ -162,9 +163,6 @@ class DeformedMap(AnyMap):
 
     inputs, scales = 1, True
     channels, per_channel = ConvMap.channels, ConvMap.per_channel
-
-    def scale(self, w: Tensor, s: Tensor) -> Tensor:
-        return w * s.view(-1, 1, 1, 1)
 
 
 Map = LinearMap | ConvMap | AnyMap
