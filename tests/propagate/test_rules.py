@@ -281,3 +281,16 @@ def test_plans_and_ledgers_name_rules_without_what_is_the_default() -> None:
     x = torch.randn(2, 4)
     for printed in (hw.plan(model, x), hw.explain(model, x, ledger=True).ledger):
         assert "Epsilon(epsilon=1e-06) " in str(printed)
+
+
+class Doubled(hw.rules.Epsilon):
+    """A rule of a user's, made from another: twice the share of inputs above one."""
+
+    def factor(self, op: Any, c: Tensor) -> Tensor:
+        return op.transpose(c) * torch.where(op.x > 1, 2.0, 1.0)
+
+
+def test_a_rule_made_from_another_is_asked_for_its_own_factor() -> None:
+    layer, x = nn.Linear(3, 2, bias=False), torch.tensor([[0.5, 1.5, 2.5]])
+    e = hw.explain(nn.Sequential(layer).eval(), x, target=0, composite=hw.Composite({"default": Doubled()}))
+    torch.testing.assert_close(e.relevance, x * layer.weight[0].detach() * torch.tensor([1.0, 2.0, 2.0]))

@@ -26,6 +26,13 @@ class Rule:
     uses_input: ClassVar[bool] = True  # asks a call for the values of its input
     needs_places: ClassVar[bool] = False  # asks a call for its place in the model
 
+    def __init_subclass__(cls) -> None:
+        # What a rule can do without is true of the factor it was said of: one that has its own must say it again.
+        if "factor" in vars(cls) or "split" in vars(cls):
+            for name, careful in (("native", False), ("scales", False), ("uses_linear", True), ("uses_input", True)):
+                if name not in vars(cls):
+                    setattr(cls, name, careful)
+
     def __str__(self) -> str:
         """As plans and ledgers name it: without the switches and bounds that are as they are by default."""
         if not is_dataclass(self):
