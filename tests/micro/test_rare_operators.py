@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import headwater as hw
@@ -101,3 +101,26 @@ def test_the_larger_of_a_shifted_branch_is_explained() -> None:
     e = hw.explain(case.model, case.inputs, target=score, ledger=True)
     assert_balanced(e)
     assert_accounted(e)
+
+
+class Lowering(nn.Module):
+    """Clamps at bounds that it changes in place afterwards, or leaves alone."""
+
+    def __init__(self, later: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.later = nn.Linear(4, 4), nn.Linear(4, 3), later
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, 4]`` to ``[N, 3]``."""
+        low = torch.full((4,), -0.1, dtype=x.dtype)
+        y = self.first(x).clamp(min=low)
+        low.sub_(self.later)
+        scores: Tensor = self.second(y)
+        return scores
+
+
+def test_a_constant_that_changes_after_its_use_changes_nothing() -> None:
+    x = torch.randn(3, 4, dtype=torch.float64)
+    changed, same = (hw.explain(Lowering(later).double().eval(), x, target=0) for later in (5.0, 0.0))
+    torch.testing.assert_close(changed.relevance, same.relevance)

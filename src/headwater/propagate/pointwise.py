@@ -135,8 +135,10 @@ class Chain:
             return tag.materialized
         call = tag.call
         assert call is not None, "a chain ends at a call"
-        # One operator is run again in the walk: that costs less than to hold its result beside the root till then.
-        again = self.single and not engine.differentiable and not torch.is_autocast_enabled(value.device.type)
+        # One operator of numbers is run again in the walk: that costs less than to hold its result beside the root till
+        # then. A tensor among its constants might have changed by that time.
+        again = self.single and self.closed and not engine.differentiable
+        again = again and not torch.is_autocast_enabled(value.device.type)
         kept = None if again else engine.keeper.keep(value if engine.differentiable else value.detach())
 
         def walk(c: Tensor) -> list[Tensor]:
