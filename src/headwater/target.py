@@ -141,8 +141,8 @@ def select_output(output: Any) -> Tensor:
     if not named and items and all(isinstance(item, Mapping) for item in items):
         known = next((f"{key!r}" for key in ("scores", *items[0]) if key in items[0]), "...")
         raise InvalidTarget(
-            f"The model returned {len(items)} dictionaries, as detectors do, with no score among all that they hold: "
-            f"pass a function, target=lambda found: found[0][{known}][:1]"
+            f"The model returned {len(items)} dictionaries, as detectors do: say by a function which of the values is "
+            f"explained, as target=lambda found: found[0][{known}][:1]"
         )
     for item in items:
         if isinstance(item, Tensor) and item.is_floating_point():

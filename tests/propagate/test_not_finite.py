@@ -97,3 +97,13 @@ def test_a_row_that_is_masked_wholly() -> None:
     mask = torch.zeros(2, 3, 3)
     mask[0, 1] = -torch.inf
     refused(Masked().eval(), (torch.randn(2, 3, 4), mask), "softmax", "NaN", kind=hw.NonFinite)
+
+
+@pytest.mark.parametrize("composite", ["lrp_0", "epsilon"])
+def test_an_activation_that_overflows_behind_a_finite_output_is_refused(composite: str) -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.SiLU(), nn.Linear(1, 1, bias=False), nn.Tanh()).eval()
+    with torch.no_grad():
+        model[0].weight.fill_(3e38)
+        model[2].weight.fill_(1.0)
+    with pytest.raises(hw.errors.NonFinite, match="overflowed"):
+        hw.explain(model, torch.tensor([[5.0]]), target=0, composite=composite)

@@ -173,7 +173,8 @@ class Chain:
             call.book("f(0)", product(torch.where(z.isinf(), y, constant), c))
         if known.null:
             if known.number is not None and not torch.is_grad_enabled():
-                return (y / z).nan_to_num_(known.number, torch.inf, -torch.inf).mul_(c)  # only 0 / 0 is no number
+                # 0 / 0 is the slope; what has overflowed stays no number, so that it is refused in the end.
+                return (y / z).nan_to_num_(known.number, torch.inf, -torch.inf).add_(y, alpha=0).mul_(c)
             still = z == 0
             return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
         bend = known.bend.to(z.device, z.dtype)
