@@ -247,17 +247,14 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
         return _held(engine, call, rule)
     if rule is not None and rule.native and not engine.ledger:
         return _native(engine, call, rule, first)
-    scales = rule is not None and rule.scales and engine.unwatched and affine.source is None
-    scales = scales and call.operator.name == "linear"
-    if not scales or affine.inner is not None:
-        affine._x = engine.keeper.keep(_asked(engine, affine, rule))
-    if affine._x is None:
-        assert rule is not None
+    own = affine.map.by_weight and affine.origin is call and affine.source is None
+    if own and rule is not None and rule.scales and engine.unwatched:
         out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
         affine._z = engine.keeper.keep(out.detach(), relu_safe=True)
         # What a walk is to bring for a tensor it takes before the hooks of the node.
         node_of(out).register_prehook(_scaling(engine, rule, affine._z))
     else:
+        affine._x = engine.keeper.keep(_asked(engine, affine, rule))
         with torch.set_grad_enabled(engine.differentiable):
             out = call.func(*call.args, **call.kwargs)
         dummy = affine.source.dummy if affine.source is not None else None
