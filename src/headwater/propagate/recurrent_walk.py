@@ -28,25 +28,37 @@ class Layout:
 
     Attributes:
         sizes: rows of each step; ``backward``: the recurrence begins at the last step.
-        before: where each row's previous state lies; ``sum(sizes) + i`` is the initial state of sequence ``i``.
-        first: the row of each sequence's first step.
+        first: the row of each sequence's first step, in the order of the sequences.
     """
+
+    first: slice | Tensor
 
     def __init__(self, sizes: Sequence[int], backward: bool, device: torch.device) -> None:
         self.sizes, self.backward = list(sizes), backward
-        total = sum(self.sizes)
+        self._before: Tensor | None = None  # where each row's previous state lies; the initial states follow the rows
+        total, n = sum(self.sizes), self.sizes[0]
+        if n == self.sizes[-1]:  # all sequences are equally long
+            self.first = slice(total - n, total) if backward else slice(n)
+            return
         count = torch.tensor(self.sizes, device=device)
         end = count.cumsum(0)
         start, rows = end - count, torch.arange(total, device=device)
-        step, sequences = torch.searchsorted(end, rows, right=True), torch.arange(self.sizes[0], device=device)
+        step, sequences = torch.searchsorted(end, rows, right=True), torch.arange(n, device=device)
         initial = total + rows - start[step]
         if not backward:
-            self.before, self.first = torch.where(step == 0, initial, rows - count[step - 1]), sequences
+            self._before, self.first = torch.where(step == 0, initial, rows - count[step - 1]), sequences
             return
         going_on = torch.cat([count[1:], count.new_zeros(1)])[step]  # sequences with a step after this one
-        self.before = torch.where(initial - total < going_on, rows + count[step], initial)
+        self._before = torch.where(initial - total < going_on, rows + count[step], initial)
         lengths = torch.searchsorted(-count, -sequences)
         self.first = start[lengths - 1] + sequences
+
+    def previous(self, y: Tensor, initial: Tensor) -> Tensor:
+        """The state that each row starts from, of the outputs ``[rows, hidden]`` and initial states of sequences."""
+        if self._before is not None:
+            return torch.cat([y, initial])[self._before]
+        n = len(initial)
+        return torch.cat([y[n:], initial] if self.backward else [initial, y[:-n]])
 
     @property
     def times(self) -> list[int]:
@@ -92,7 +104,7 @@ class Direction:
         started = e[self.layout.first]
         for opening in terms.openings:
             gate = self.block(opening.block)
-            dx = dx.index_add(0, self.layout.first, (started * opening.into_input).matmul(w[gate]))
+            dx[self.layout.first] += (started * opening.into_input).matmul(w[gate])
             if not self.constant[0]:
                 initial[0] = initial[0] + (started * opening.into_state).matmul(u[gate])
         return dx, initial
@@ -105,10 +117,11 @@ class Direction:
             self._by_step(t) for t in (terms.into_state, terms.keep, terms.lift, terms.shrink, dy)
         )
         final = [torch.zeros_like(s) if c is None else c for s, c in zip(self.states, ends, strict=True)]
-        carried = [s[: sizes[self.layout.times[-1]]] for s in final]
+        times = list(reversed(self.layout.times))
+        carried = [s[: sizes[times[0]]] for s in final]
         begun: list[list[Tensor]] = []
         found: list[Any] = [None] * len(sizes)
-        for t in reversed(self.layout.times):
+        for t, following in zip(times, [*times[1:], None], strict=True):
             n = sizes[t]
             if len(carried[0]) > n:  # sequences that begin after this step are done
                 begun.append([s[n:] for s in carried])
@@ -122,7 +135,10 @@ class Direction:
                 dh = dh if shrink[t] is None else dh * shrink[t]
                 e = torch.addcmul(carried[1], dh if projection is None else dh.mm(projection), lift[t])
             found[t] = e
-            dh = (e * into_state[t]).mm(candidate)
+            if following is None or given[following] is None or sizes[following] != n:
+                dh = (e * into_state[t]).mm(candidate)
+            else:  # what the step before is given is added in the same go
+                dh, given[following] = torch.addmm(given[following], e * into_state[t], candidate), None
             if lift[t] is not None:
                 carried = [dh, e * keep[t]]
             else:
@@ -130,31 +146,26 @@ class Direction:
         parts = [carried, *reversed(begun)]
         return torch.cat(found), [torch.cat(same) for same in zip(*parts, strict=True)]
 
-    def _by_step(self, t: Tensor | None) -> Sequence[Any]:
+    def _by_step(self, t: Tensor | None) -> list[Any]:
         """The rows of each step; Nones for None."""
-        return [None] * len(self.layout.sizes) if t is None else t.split(self.layout.sizes)
+        return [None] * len(self.layout.sizes) if t is None else list(t.split(self.layout.sizes))
 
     def block(self, k: int) -> slice:
         """Rows of the weights that make the ``k``-th of the gates and the candidate."""
         width = self.states[-1].shape[1]
         return slice(k * width, (k + 1) * width)
 
-    def product(self, k: int, previous: Tensor | None = None, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The products of block ``k`` with input and previous state, ``[rows, hidden]`` each.
+    def products(self) -> tuple[Tensor, Tensor]:
+        """The products of all blocks with input and previous state, ``[rows, blocks * hidden]`` each."""
+        w, u, b, b_h, _ = self.weights
+        return F.linear(self.x, w, b), F.linear(self.layout.previous(self.y, self.states[0]), u, b_h)
 
-        Args:
-            previous: what :meth:`previous` gives; None at the first steps alone, whose rows are ``rows``.
-        """
+    def first_products(self, k: int) -> tuple[Tensor, Tensor]:
+        """The products of block ``k`` with input and initial state at the first steps, ``[sequences, hidden]`` each."""
         own = self.block(k)
         w, u, *biases = self.weights[:4]
         b, b_h = (None if t is None else t[own] for t in biases)
-        x = self.x if rows is None else self.x[rows]
-        before = self.states[0] if previous is None else previous
-        return F.linear(x, w[own], b), F.linear(before, u[own], b_h)
-
-    def previous(self) -> Tensor:
-        """The hidden state that each row starts from, ``[rows, hidden]``."""
-        return torch.cat([self.y, self.states[0]])[self.layout.before]
+        return F.linear(self.x[self.layout.first], w[own], b), F.linear(self.states[0], u[own], b_h)
 
     def cells(self, forget: Tensor, new: Tensor) -> Tensor:
         """Cell states ``c_t = f c_{t-1} + new`` of an LSTM, ``[rows, hidden]``."""
@@ -200,44 +211,38 @@ class _Terms:
 
 
 def _lstm(d: Direction) -> _Terms:
-    previous = d.previous()
-    pre, recurrent = d.product(2, previous)
-    shares = _share(pre, d.epsilons[0]), _share(recurrent, d.epsilons[1])
-    g = pre.add_(recurrent)
-    del recurrent
-    take = _gate(d, 0, previous)
-    new, into = g.tanh().mul_(take), _secant(g).mul_(take)
-    del pre, g, take
-    forget = _gate(d, 1, previous)
-    lift = _secant(d.cells(forget, new)).mul_(_gate(d, 3, previous))
+    pre, recurrent = d.products()
+    own = d.block(2)
+    shares = _share(pre[:, own], d.epsilons[0]), _share(recurrent[:, own], d.epsilons[1])
+    take, forget, g, give = pre.add_(recurrent).chunk(4, 1)
+    del pre, recurrent
+    take, forget, give = take.sigmoid_(), forget.sigmoid_(), give.sigmoid_()
+    into, new = _secant(g).mul_(take), g.tanh().mul_(take)
+    lift = _secant(d.cells(forget, new)).mul_(give)
     shrink = None if d.weights[4] is None else _share(d.y, d.epsilons[2])
     terms = _Terms(2, _scaled(into, shares[0]), _scaled(into, shares[1]), forget, lift, shrink)
     if d.constant[1]:
-        terms.openings.append(_opening(d, 1, d.states[1]))
+        terms.openings = _openings(d, {1: d.states[1]})
     return terms
 
 
 def _gru(d: Direction) -> _Terms:
-    previous = d.previous()
-    pre, recurrent = d.product(2, previous)
-    shares = _share(pre, d.epsilons[0]), _share(recurrent, d.epsilons[1])
-    reset = _gate(d, 0, previous)
-    new = pre.add_(recurrent.mul_(reset))
-    del recurrent
-    update = _gate(d, 1, previous)
-    into = _secant(new).mul_(1 - update)
+    pre, recurrent = d.products()
+    own, gates = d.block(2), slice(2 * d.states[0].shape[1])
+    shares = _share(pre[:, own], d.epsilons[0]), _share(recurrent[:, own], d.epsilons[1])
+    reset, update = pre[:, gates].add_(recurrent[:, gates]).sigmoid_().chunk(2, 1)
+    into = _secant(pre[:, own].add_(recurrent[:, own].mul_(reset))).mul_(1 - update)
     terms = _Terms(2, _scaled(into, shares[0]), _scaled(reset.mul_(into), shares[1]), update)
     if d.constant[0]:
-        held = into[d.layout.first] * d.product(2, None, d.layout.first)[1]
-        terms.openings = [_opening(d, k, scale) for k, scale in enumerate((held, d.states[0]))]
+        held = into[d.layout.first] * d.first_products(2)[1]
+        terms.openings = _openings(d, {0: held, 1: d.states[0]})
     return terms
 
 
 def _rnn(d: Direction) -> _Terms:
-    pre, recurrent = d.product(0, d.previous())
+    pre, recurrent = d.products()
     shares = _share(pre, d.epsilons[0]), _share(recurrent, d.epsilons[1])
     total = pre.add_(recurrent)
-    del recurrent
     into = total.gt(0).to(total.dtype) if "relu" in d.kind else _secant(total)
     return _Terms(0, _scaled(into, shares[0]), _scaled(into, shares[1]))
 
@@ -245,14 +250,14 @@ def _rnn(d: Direction) -> _Terms:
 _TERMS = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}
 
 
-def _gate(d: Direction, k: int, previous: Tensor) -> Tensor:
-    pre, recurrent = d.product(k, previous)
-    return pre.add_(recurrent).sigmoid_()
+def _openings(d: Direction, scales: dict[int, Tensor]) -> list[_Opening]:
+    """Gates, by their blocks, that multiply constants ``[sequences, hidden]``; those that are zero open on nothing."""
+    return [_opening(d, k, scale) for k, scale in scales.items() if bool(scale.any())]
 
 
 def _opening(d: Direction, k: int, scale: Tensor) -> _Opening:
     """The gate of block ``k`` where it multiplies a constant ``scale``: ``scale (σ(a) - σ(0)) / a``."""
-    parts = d.product(k, None, d.layout.first)
+    parts = d.first_products(k)
     a = parts[0] + parts[1]
     near = a.abs() < torch.finfo(a.dtype).eps ** (1 / 3)  # where the difference cancels
     secant = scale * torch.where(near, 0.25, (a.sigmoid() - 0.5) / torch.where(near, 1.0, a))
@@ -261,7 +266,7 @@ def _opening(d: Direction, k: int, scale: Tensor) -> _Opening:
 
 def _secant(z: Tensor) -> Tensor:
     """``tanh(z) / z``, 1 at zero."""
-    return z.tanh().div_(z).masked_fill_(z == 0, 1.0)
+    return z.tanh().div_(z).nan_to_num_(1.0)
 
 
 def _share(z: Tensor, epsilon: float) -> Tensor | None:
