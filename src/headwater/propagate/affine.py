@@ -247,7 +247,7 @@ def treat(engine: Propagation, call: Call, affine: Affine) -> Tensor:
         return _held(engine, call, rule)
     if rule is not None and rule.native and not engine.ledger:
         return _native(engine, call, rule, first)
-    own = affine.map.by_weight and affine.origin is call and affine.source is None
+    own = affine.map.own_node and affine.origin is call and affine.source is None
     if own and rule is not None and rule.scales and engine.unwatched:
         out: Tensor = engine.note(call, call.func(*call.args, **call.kwargs), nonneg=False)
         affine._z = engine.keeper.keep(out.detach(), relu_safe=True)

@@ -16,7 +16,7 @@ class LinearMap:
     inputs = -1  # the axis of the input's features
     scales = True  # the weight can be scaled by output channel
     by_shape = True  # to transpose it, the shape of the input is all that is looked at
-    by_weight = True  # torch's own gradient holds the weight and nothing else
+    own_node = True  # the node that torch makes leads back by the same map, with nothing moved behind it
 
     def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
         """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
@@ -52,7 +52,7 @@ class ConvMap:
     def __init__(self, stride: Any, padding: Any, dilation: Any, groups: int, output_padding: Any, transposed: bool):
         self.options = (stride, padding, dilation, transposed, output_padding, groups)
 
-    inputs, scales, by_weight = 1, True, False
+    inputs, scales, own_node = 1, True, True
 
     @property
     def by_shape(self) -> bool:
@@ -133,7 +133,7 @@ class AnyMap:
 
     inputs = -1  # the last axis, where rules look for features
     scales = False  # no axis of the weight is known as that of the channels
-    by_shape, by_weight = True, False
+    by_shape, own_node = True, False
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.forward = function

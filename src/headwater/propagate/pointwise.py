@@ -143,7 +143,7 @@ class Chain:
 
         def walk(c: Tensor) -> list[Tensor]:
             y = self.function(self.root.value.detach()) if kept is None else kept.value
-            return [self._walk(engine, call, y, c)]
+            return [self._walk(engine, call, y, c, own=kept is None)]
 
         out: Tensor = engine.reroute(call, value, [self.root.value], walk, alias=True)
         fresh = engine.tag(out)
@@ -152,7 +152,7 @@ class Chain:
         tag.materialized = out = filtered(engine, call, out) if engine.composite.has_filters else out
         return out
 
-    def _walk(self, engine: Propagation, call: Call, y: Tensor, c: Tensor) -> Tensor:
+    def _walk(self, engine: Propagation, call: Call, y: Tensor, c: Tensor, own: bool) -> Tensor:
         z = self.root.value if engine.differentiable else self.root.value.detach()
         if self.logarithm:
             with torch.enable_grad():
@@ -168,19 +168,28 @@ class Chain:
             if engine.ledger:
                 call.book("divisor", product(y, c))
             return torch.zeros_like(z)
+        if known.null and known.number is not None and not torch.is_grad_enabled() and not engine.ledger:
+            return _secant(z, y, own, c, known.number)
         constant, slope = (t.to(z.device, z.dtype) for t in (known.value, known.slope))
         if engine.ledger:  # at minus infinity (masked places) the function is constant: nothing passes
             call.book("f(0)", product(torch.where(z.isinf(), y, constant), c))
         if known.null:
-            if known.number is not None and not torch.is_grad_enabled():
-                # 0 / 0 is the slope; what has overflowed stays no number, so that it is refused in the end.
-                return (y / z).nan_to_num_(known.number, torch.inf, -torch.inf).add_(y, alpha=0).mul_(c)
             still = z == 0
             return c * torch.where(still, slope, y / torch.where(still, torch.ones_like(z), z))
         bend = known.bend.to(z.device, z.dtype)
         # Near zero the difference cancels; the expansion's error there is of the order of the square of the radius.
         near = z.abs() < torch.finfo(z.dtype).eps ** (1 / 3)
         return c * torch.where(near, slope + bend / 2 * z, (y - constant) / torch.where(near, torch.ones_like(z), z))
+
+
+def _secant(z: Tensor, y: Tensor, own: bool, c: Tensor, slope: float) -> Tensor:
+    """``y / z * c`` of a function that is zero at zero, where 0 / 0 is its slope; ``y`` may be written to if ``own``.
+
+    Where one ``y`` has overflowed the result is NaN, so that it is refused in the end.
+    """
+    mean = y.mean()
+    ratio = (y.div_(z) if own else y / z).nan_to_num_(slope, torch.inf, -torch.inf)
+    return torch.addcmul(mean - mean, ratio, c, out=ratio)
 
 
 def elementwise(engine: Propagation, call: Call) -> Any:
@@ -234,7 +243,7 @@ def _continues(engine: Propagation, call: Call) -> bool:
     bent = call.operator.degree == BENT or any(_degree(engine, t) == BENT for t in call.live)
     for value in (*call.args, *call.kwargs.values()):
         if isinstance(value, Tensor) and not is_live(value):
-            if torch.broadcast_shapes(value.shape, shape) != shape:
+            if value.shape != shape and torch.broadcast_shapes(value.shape, shape) != shape:
                 return False
             # A tensor added to a value that needs no secant is an offset (a bias, a position embedding).
             if value.dim() and not bent and call.operator.name in ("add", "sub", "rsub"):

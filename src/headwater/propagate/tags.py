@@ -36,10 +36,19 @@ class Source:
 class Tag:
     """Facts about one live tensor, valid for the version of its values at which they were noted."""
 
-    __slots__ = (
-        "affine", "call", "chain", "depth", "engine", "first", "gate", "ids", "materialized", "nonneg", "operand",
-        "positions", "source", "token", "version", "viewed", "weight",
-    )  # fmt: skip
+    # What few tensors have stands here, so that a tag costs little to make.
+    gate: str | None = None  # "sigmoid" or "softmax": constant in a product
+    chain: Chain | None = None  # an elementwise function of one live tensor
+    token: object = None  # what the functions of this tensor as a root share
+    call: Call | None = None  # the last call of the chain
+    viewed = False  # another tensor may share its values
+    materialized: Tensor | None = None  # the same values with the chain's secant as backward
+    affine: Affine | None = None  # the affine call that made it, for folding
+    operand: Tensor | None = None  # the input of that call
+    source: Source | None = None  # the explained input, so far only moved or shifted and scaled
+    weight = False  # made of parameters alone
+    positions: Tensor | None = None  # where in the explained token ids its values came from
+    ids = 0  # identity of the explained token ids that it holds
 
     def __init__(self, engine: Any, version: int, depth: int = 0, *, first: bool = True, nonneg: bool = False) -> None:
         self.engine = engine
@@ -47,18 +56,6 @@ class Tag:
         self.depth = depth  # affine operators on the longest path from the input
         self.first = first  # reached from the input without an affine operator
         self.nonneg = nonneg  # known to hold no negative value
-        self.gate: str | None = None  # "sigmoid" or "softmax": constant in a product
-        self.chain: Chain | None = None  # an elementwise function of one live tensor
-        self.token: object = None  # what the functions of this tensor as a root share
-        self.call: Call | None = None  # the last call of the chain
-        self.viewed = False  # another tensor may share its values
-        self.materialized: Tensor | None = None  # the same values with the chain's secant as backward
-        self.affine: Affine | None = None  # the affine call that made it, for folding
-        self.operand: Tensor | None = None  # the input of that call
-        self.source: Source | None = None  # the explained input, so far only moved or shifted and scaled
-        self.weight = False  # made of parameters alone
-        self.positions: Tensor | None = None  # where in the explained token ids its values came from
-        self.ids = 0  # identity of the explained token ids that it holds
 
     def renewed(self, version: int) -> Tag:
         """The same facts for a copy of the tensor."""
