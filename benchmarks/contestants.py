@@ -91,6 +91,12 @@ def headwater(model: nn.Module, **options: Any) -> Iterator[Call]:
     yield partial(hw.explain, model, **options)
 
 
+@contextmanager
+def reused(model: nn.Module, **options: Any) -> Iterator[Call]:
+    """A ``hw.Explainer`` with these options, which keeps the weights that its rules have prepared."""
+    yield hw.Explainer(model, compile=False, **options)
+
+
 # ---------------------------------------------------------------------- other libraries
 
 
@@ -179,6 +185,11 @@ def contestants() -> dict[str, Contestant]:
         Contestant(BOTH, forward_backward),
         Contestant("gradient", partial(headwater, method="gradient"), Budget(1.05)),
         *(Contestant(name, partial(headwater, **options), budget) for name, (options, budget) in presets.items()),
+        *(
+            Contestant(f"{name}, reused", partial(reused, **options), budget)
+            for name, (options, budget) in presets.items()
+            if name not in ("lrp_0", "epsilon")  # which change no weights
+        ),
     ]
     if _installed("zennit"):
         names = ("epsilon", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1")

@@ -21,6 +21,7 @@ from headwater.propagate.captures import Watcher, activation
 from headwater.propagate.composites import Composite, preset
 from headwater.propagate.conditions import select as select_conditions
 from headwater.propagate.places import module_named
+from headwater.propagate.prepared import keeping
 from headwater.walk import Move, Walk
 
 Result = TypeVar("Result")
@@ -203,7 +204,9 @@ class Question:
         self, work: Callable[[slice], Result], total: int, size: int | None = None, label: str = "explaining"
     ) -> list[Result]:
         """The results of ``work`` on slices of ``range(total)``; see :func:`headwater.batches.in_batches`."""
-        return in_batches(work, total, size or self.rows_at_a_time, self.progress, label)
+        size = size or self.rows_at_a_time
+        with keeping(self.model) if size < total else contextlib.nullcontext():
+            return in_batches(work, total, size, self.progress, label)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator of random numbers that begins at the question's seed."""

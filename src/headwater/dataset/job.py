@@ -24,6 +24,7 @@ from headwater.dataset.store import commit_key, committed, table_key
 from headwater.errors import HeadwaterError, HeadwaterWarning, InvalidInput
 from headwater.explain import explain
 from headwater.explanation import Explanation
+from headwater.propagate.prepared import keeping
 
 Pool = Callable[[Tensor], Tensor]
 Columns = dict[str, NDArray[Any]]
@@ -119,7 +120,7 @@ class Job:
         span = self.manifest.span(chunk)
         columns = {array.name: array.empty(len(span)) for array in self.manifest.all_arrays}
         errors: list[str | None] = [None] * len(span)
-        with _steady(self.manifest.threads):
+        with _steady(self.manifest.threads), keeping(self.model):
             for start in range(span.start, span.stop, self.manifest.batch):
                 self._fill(range(start, min(start + self.manifest.batch, span.stop)), span.start, columns, errors)
         content = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +50,7 @@ class Affine:
         self.inner = inner  # the affine call that was folded in, and the scale of its output
         self.origin: Call = origin or call  # the call that a composite's row is chosen by
         self._weight, self._scale = weight, scale
+        self._sources = (weight, scale)
         self._x: Kept | None = None
         self._z: Kept | None = None
         self._up: Tensor | None = None
@@ -80,11 +81,15 @@ class Affine:
         before, scale = self.inner
         return before.linear if scale is None else before.linear * scale.view(self.map.channels(self.z))
 
+    def _prepared(self, how: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        return self.call.engine.prepare(how, self._sources, make)
+
     @property
     def weight(self) -> Tensor:
         """The weight, with a following batch norm folded in."""
         if self._scale is not None:
-            self._weight, self._scale = self.map.scale(self._weight, self._scale), None
+            weight, scale = self._weight, self._scale
+            self._weight, self._scale = self._prepared("folded", lambda: self.map.scale(weight, scale)), None
         return self._weight
 
     @property
@@ -94,12 +99,26 @@ class Affine:
             self._up = self.damped(0.0)
         return self._up
 
+    @property
+    def down(self) -> Tensor:
+        """The negative part of the weight."""
+        return self._prepared("negative", lambda: self.weight.clamp(max=0))
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The weight without its sign."""
+        return self._prepared("magnitude", lambda: self.weight.abs())
+
     def damped(self, slope: float) -> Tensor:
         """The weight with its negative part multiplied by ``slope``."""
-        if self._scale is None or torch.is_grad_enabled():
-            return F.leaky_relu(self.weight, slope)
-        # In one go where nothing else has asked for the folded weight.
-        return F.leaky_relu_(self.map.scale(self._weight, self._scale), slope)
+
+        def make() -> Tensor:
+            if self._scale is None or torch.is_grad_enabled():
+                return F.leaky_relu(self.weight, slope)
+            # In one go where nothing else has asked for the folded weight.
+            return F.leaky_relu_(self.map.scale(self._weight, self._scale), slope)
+
+        return self._prepared(("damped", slope), make)
 
     def used_by(self, operator: Operator) -> None:
         """Note who uses the output: with ReLU alone, negative outputs have factor zero."""
@@ -127,7 +146,7 @@ class Affine:
 
     def transpose(self, s: Tensor, w: Tensor | None = None, like: Tensor | None = None) -> Tensor:
         """``wᵀ s``: from the shape of ``z`` to that of ``x`` (or of ``like``)."""
-        if w is None and self._scale is not None:
+        if w is None and self._scale is not None and self.call.engine.prepared is None:
             s, w = s * self._scale.view(self.map.channels(s)), self._weight  # cheaper than scaling the weight
         w = self.weight if w is None else w
         return self.map.transpose(s.to(w.dtype), w, self.x if like is None else like).to(self.x.dtype)
@@ -139,15 +158,15 @@ class Affine:
         sums is zero.
         """
         if self.nonneg:
-            return self.forward(self.x, self.up), self.forward(self.x, self.weight.clamp(max=0))
-        return _halves(self.forward(self.x.abs(), self.weight.abs()), self.linear)
+            return self.forward(self.x, self.up), self.forward(self.x, self.down)
+        return _halves(self.forward(self.x.abs(), self.magnitude), self.linear)
 
     def sums_with_bias(self) -> tuple[Tensor, Tensor]:
         """Sums of the positive and of the negative contributions, a bias among them; one forward for both.
 
         As they add up to the output, ``M = |x| |w| + |b|`` tells both: ``(z ± M) / 2``.
         """
-        magnitude = self.forward(self.x if self.nonneg else self.x.abs(), self.weight.abs())
+        magnitude = self.forward(self.x if self.nonneg else self.x.abs(), self.magnitude)
         return _halves(magnitude if self.bias is None else magnitude.add_(self.bias.abs()), self.z)
 
     def positive_with_bias(self) -> Tensor:
@@ -155,7 +174,7 @@ class Affine:
         if self.nonneg:
             positive = self.forward(self.x, self.up)
             return positive if self.bias is None else positive.add_(self.bias.clamp(min=0))
-        positive = self.forward(self.x.abs(), self.weight.abs()).add_(self.z)
+        positive = self.forward(self.x.abs(), self.magnitude).add_(self.z)
         return (positive if self.bias is None else positive.add_(self.bias.abs())).div_(2)
 
     def positive_sum(self) -> Tensor:
@@ -176,20 +195,19 @@ class Affine:
             if q is None:
                 assert p is not None, "one side at least must carry relevance"
                 return self.transpose(p, self.up)
-            down = self.transpose(q, self.weight.clamp(max=0))
+            down = self.transpose(q, self.down)
             return down if p is None else down.add_(self.transpose(p, self.up))
-        w = self.weight
         if p is None or q is None:
             one = p if q is None else q
             assert one is not None, "one side at least must carry relevance"
-            even, odd = self.transpose(one / 2), self.transpose(one / 2, w.abs())
+            even, odd = self.transpose(one / 2), self.transpose(one / 2, self.magnitude)
             return even + self.x.sign() * odd if q is None else even - self.x.sign() * odd
         odd = (p - q).div_(2)
         even = p.add_(q).div_(2)
         del p, q  # the largest layers decide the peak of memory
         factor = self.transpose(even)
         del even
-        return factor.add_(self.transpose(odd, w.abs()).mul_(self.x.sign()))
+        return factor.add_(self.transpose(odd, self.magnitude).mul_(self.x.sign()))
 
     def walk(self, c: Tensor) -> list[Tensor | None]:
         """Factor of the input, and relevance for its dummy where there is one."""

@@ -239,12 +239,12 @@ def _revealed(affine: Affine, below: Tensor, z0: Tensor, apply: Any, y0: Tensor,
         apply: the function; ``y0``: its value there; ``c``: the factor of its result.
     """
     step = affine.x - below
-    linear, magnitude = affine.forward(step, affine.weight), affine.forward(step.abs(), affine.weight.abs())
+    linear, magnitude = affine.forward(step, affine.weight), affine.forward(step.abs(), affine.magnitude)
     up, down = (magnitude + linear) / 2, (linear - magnitude) / 2
     with_up, with_down, with_both = apply(z0 + up), apply(z0 + down), apply(z0 + up + down)
     p = c * divide((with_up - y0 + with_both - with_down) / 2, up.clone())
     q = c * divide((with_down - y0 + with_both - with_up) / 2, down.clone())
-    return affine.transpose((p + q) / 2) + step.sign() * affine.transpose((p - q) / 2, affine.weight.abs())
+    return affine.transpose((p + q) / 2) + step.sign() * affine.transpose((p - q) / 2, affine.magnitude)
 
 
 def _pull(

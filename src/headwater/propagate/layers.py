@@ -138,7 +138,11 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
     if training or mean is None:
         where = places.describe_here(engine.model)
         raise UnsupportedModel(f"Batch norm uses batch statistics {where}: call model.eval() before explaining.")
-    scale = (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
+
+    def scaled() -> Tensor:
+        return (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
+
+    scale = engine.prepare(("scale", eps), (w, var), scaled)
     shift = -mean * scale if b is None else b - mean * scale
     affine = engine.tag(x).affine
     if affine is not None and (x.dim() == 2 or affine.map.inputs == 1):  # else its channels are not axis 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from headwater.propagate import places
 from headwater.propagate.calls import Entry, Reroute
 from headwater.propagate.composites import Composite
 from headwater.propagate.nested import rebuild
+from headwater.propagate.prepared import prepared_of
 from headwater.propagate.tags import Keeper, Source, Tag, attach, is_weight, raw_tag
 
 
@@ -32,6 +33,7 @@ class Live:
         self.composite, self.model, self.differentiable = composite, model, differentiable
         # Some rules, and some modules (those that measure distances), give relevance to inputs that are zero.
         self.sourced = composite.has_input_rules or _speaks_of_zeros(model)
+        self.prepared = None if differentiable else prepared_of(model)
         self.keeper = Keeper()
         self.entries: list[Entry] = []
         self.ids: dict[int, tuple[Tensor, list[Entry]]] = {}  # explained token ids, and where they were embedded
@@ -158,6 +160,12 @@ class Live:
         """The model's own parameter behind a detached alias: some kernels choose their path by ``requires_grad``."""
         entry = self._detached.get(id(value))
         return value if entry is None else entry[0]
+
+    def prepare(self, how: Hashable, sources: Sequence[Tensor | None], make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` makes of weights (None: there is no such one), kept where the model is walked repeatedly."""
+        if self.prepared is None:
+            return make()
+        return self.prepared.made(how, [self.original(t) for t in sources if t is not None], make)
 
     def hold(self, tensor: Tensor) -> Tensor:
         """A constant while relevance walks (a gate, a divisor), its true derivative kept if that is asked for."""
