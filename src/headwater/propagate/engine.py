@@ -104,7 +104,7 @@ class Propagation(Live, TorchFunctionMode):
         call = Call(self, operator, func, args, kwargs, live)
         for affine in call.follows:
             affine.used_by(operator)
-        if call.bent and not operator.elementwise and not operator.inplace:
+        if not operator.elementwise and not operator.inplace:
             self.settle(call)
         if self.names is not None:
             call.layer = places.layer_here(self.names)
@@ -191,6 +191,8 @@ class Propagation(Live, TorchFunctionMode):
 
     def settle(self, call: Call) -> None:
         """Set the secants of the elementwise chains that end at this call."""
+        if not call.bent:
+            return
         call.args, call.kwargs = (
             self._materialize(list(call.args)),
             {k: self._materialize(v) for k, v in call.kwargs.items()},
@@ -212,7 +214,7 @@ class Propagation(Live, TorchFunctionMode):
         moved = call.args[0] if call.operator.view and call.args else None
         gate = self.tag(moved).gate if isinstance(moved, Tensor) and moved.requires_grad else None
         for t in (out,) if isinstance(out, Tensor) else flat([out]):
-            if t.requires_grad and id(t) not in map(id, call.live):
+            if t.requires_grad and not any(t is known for known in call.live):
                 tag = Tag(self, t._version, call.depth, first=call.first, nonneg=known)
                 tag.gate = gate  # a view of a gate is a gate
                 attach(t, tag)
