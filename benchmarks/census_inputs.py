@@ -17,14 +17,16 @@ LENGTH = 7
 _MODALITIES = ("input_ids", "pixel_values", "pixel_values_videos", "input_features", "input_values", "past_values")
 
 
-def inputs_of(model: nn.Module, run: Callable[[nn.Module, Any], Any]) -> tuple[dict[str, Any], str]:
-    """Keyword arguments on which the model runs, and a line about them.
+def inputs_of(
+    model: nn.Module, run: Callable[[nn.Module, Any], Any], given: Callable[[], dict[str, Any]] | None = None
+) -> tuple[dict[str, Any], str]:
+    """Keyword arguments on which the model runs, and a line about them; those given, or else found from their names.
 
     Raises:
         NotBuilt: where none of the candidates runs; the text is the first failure's.
     """
     reason = ""
-    for inputs in itertools.islice(candidates(model), 40):
+    for inputs in itertools.islice(candidates(model), 40) if given is None else (_completed(given(), model),):
         for _ in range(2):
             try:
                 run(model, inputs)
@@ -86,11 +88,12 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
         options = [list(values(n, model, names)) for n in names]
         for combination in itertools.product(*options):
             inputs = {n: v for n, v in zip(names, combination, strict=True) if v is not None}
-            yield _completed(inputs, model, taken)
+            yield _completed(inputs, model)
 
 
-def _completed(inputs: dict[str, Any], model: nn.Module, taken: Any) -> dict[str, Any]:
+def _completed(inputs: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """What goes with the main inputs: masks, the decoder's ids, the shapes of images in patches."""
+    taken = inspect.signature(model.forward).parameters
     ids = inputs.get("input_ids")
     if isinstance(ids, Tensor):
         if "attention_mask" in taken:
@@ -99,7 +102,7 @@ def _completed(inputs: dict[str, Any], model: nn.Module, taken: Any) -> dict[str
             inputs["bbox"] = torch.tensor([3, 5, 40, 60]).expand(*ids.shape, 4).clone()
         for name in ("token_type_ids", "mm_token_type_ids"):
             if name in taken and ("pixel_values" in inputs or taken[name].default is taken[name].empty):
-                inputs[name] = torch.zeros_like(ids)
+                inputs.setdefault(name, torch.zeros_like(ids))
     config = model.config
     if "decoder_input_ids" in taken and "decoder_input_ids" not in inputs and getattr(config, "is_encoder_decoder", 0):
         inputs["decoder_input_ids"] = _ids(config, 5)

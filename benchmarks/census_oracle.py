@@ -8,7 +8,7 @@ are detached; a product of two tensors is half with the one and half with the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -46,16 +46,19 @@ class NotApplicable(Exception):
 class Surrogate(TorchFunctionMode):
     """Rewrites each call on tensors that require grad (the weights do not)."""
 
-    def __init__(self, ids: Tensor | None) -> None:
+    def __init__(self, ids: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.ids, self.embedded = ids, []
+        self.ids = ids
+        self.embedded: dict[str, list[Tensor]] = {name: [] for name in ids}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "").strip("_")
-        if name == "embedding" and self.ids is not None and torch.equal(args[0], self.ids):
-            self.embedded.append(func(*args, **kwargs).detach().requires_grad_())
-            return self.embedded[-1].clone()
+        if name == "embedding":
+            for key, ids in self.ids.items():
+                if args[0].shape[1:] == ids.shape[1:] and bool((args[0] == ids[:1]).all()):
+                    self.embedded[key].append(func(*args, **kwargs).detach().requires_grad_())
+                    return self.embedded[key][-1].clone()
         if not any(_live(a) for a in (*args, *kwargs.values())) or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if name in _REFUSED_NAMES or getattr(func, "__name__", "") in _IN_PLACE:
@@ -245,8 +248,9 @@ def _half(func: Callable[..., Tensor], a: Tensor, b: Tensor, **kwargs: Any) -> T
 
 
 def weighted(output: Tensor) -> Tensor:
-    """For each row of an output a sum in which every value has a weight of its own."""
+    """For each row of an output a sum in which every value has a weight of its own; masked scores have none."""
     output = output.reshape(len(output) if output.dim() else 1, -1)
+    output = output.masked_fill(output.abs() > torch.finfo(output.dtype).max / 2, 0)
     weights = torch.cos(torch.arange(output.numel(), dtype=output.dtype)).view_as(output)
     return (output * weights).sum(1)
 
@@ -262,7 +266,7 @@ def surrogate(built: Built) -> dict[str, Tensor]:
         p.requires_grad_(False)
     try:
         values = built.inputs if isinstance(built.inputs, dict) else {"": built.inputs}
-        ids = values.get("input_ids")
+        ids = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.dtype == torch.long and "mask" not in k}
         lives = {
             k: v.clone().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() and "mask" not in k else v
             for k, v in values.items()
@@ -270,16 +274,20 @@ def surrogate(built: Built) -> dict[str, Tensor]:
         with torch.enable_grad(), Surrogate(ids) as mode:
             raw = built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""])
             score = weighted(built.output(raw)).sum()
-        ends = {k: v for k, v in lives.items() if _live(v)}
-        if not ends and len(mode.embedded) != 1:
-            raise NotApplicable(f"{len(mode.embedded)} embeddings of the token ids")
-        if len(mode.embedded) == 1:
-            ends["input_ids"] = mode.embedded[0]
-        grads = torch.autograd.grad(score, list(ends.values()), allow_unused=True)
-        return {k: (x * (0 if g is None else g)).detach() for (k, x), g in zip(ends.items(), grads, strict=True)}
+        ends = {k: [v] for k, v in lives.items() if _live(v)} | {k: v for k, v in mode.embedded.items() if v}
+        if not ends:
+            raise NotApplicable("token ids that are never embedded")
+        return {k: _relevance(score, parts) for k, parts in ends.items() if len({p.shape for p in parts}) == 1}
     finally:
         for p, required in frozen:
             p.requires_grad_(required)
+
+
+def _relevance(score: Tensor, parts: list[Tensor]) -> Tensor:
+    """Of an input, or of the embeddings ``[N, T, D]`` in which token ids enter."""
+    grads = torch.autograd.grad(score, parts, retain_graph=True, allow_unused=True)
+    shares = [x * (0 if g is None else g) for x, g in zip(parts, grads, strict=True)]
+    return torch.stack(shares).sum(0).detach()
 
 
 def check(built: Built, target: Any) -> str:
@@ -292,6 +300,9 @@ def check(built: Built, target: Any) -> str:
         return _selfcheck(built, target, str(reason))
     e = hw.explain(built.model, built.inputs, target=lambda raw: weighted(built.output(raw)), composite="lrp_0")
     found = e.relevance if isinstance(e.relevance, dict) else {"": e.relevance}
+    found = {k: r for k, r in found.items() if r is not None}  # of a mask there is none
+    if any(k not in expected and bool(r.any()) for k, r in found.items()):
+        return _selfcheck(built, target, "token ids that are computed with before they are embedded")
     pairs = [(r, expected[k]) for k, r in found.items() if k in expected and r.shape == expected[k].shape]
     if not pairs:
         return _selfcheck(built, target, "nothing to compare")

@@ -17,6 +17,10 @@ import torch
 from torch import nn
 
 from benchmarks.census_inputs import inputs_of
+from benchmarks.census_particulars import TEXTS, Particular
+from benchmarks.census_particulars_multimodal import MULTIMODAL
+from benchmarks.census_particulars_series import SERIES
+from benchmarks.census_particulars_vision import VISION
 from benchmarks.census_subjects import Built, NotBuilt, Subject, runs
 
 MOST_PARAMETERS = 80_000_000
@@ -35,6 +39,7 @@ MODEL_FOR_DECISION MODEL MODEL_FOR_BACKBONE MODEL_FOR_TEXT_ENCODING
 """
 
 _LAYERS = re.compile(r"(num|n)_.*(layers?|blocks)(_\w+)?$|(encoder|decoder)_layers$|^(n_)?layers?$|^(\w+_)?depth$")
+_NO_LAYERS = re.compile(r"per|num_encoder_blocks|num_feat_extract")  # counts that go with lists of stages
 _WIDTH = re.compile(
     r"size|dim|width|rank|channels|d_model|d_ff|d_kv|d_inner|d_head|n_embd|embd|n_inner|hidden|inner|filters|features|units|headdim|"
     r"axes|bottleneck"
@@ -53,6 +58,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     **{kind: {"vision_config": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}} for kind in
        ("sam3_tracker", "sam3_tracker_video")},
 }  # fmt: skip
+PARTICULARS = {**TEXTS, **MULTIMODAL, **VISION, **SERIES}
 _EXPERTS = re.compile(r"experts?$|num_experts|n_routed|expert_num")
 _CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_topk|n_group$|topk_group|moe_k|num_selected")
 
@@ -76,13 +82,13 @@ def build(kind: str, name: str) -> Built:
     Raises:
         NotBuilt: where no cut of its configuration runs; the text is the failure of the mildest.
     """
-    library = importlib.import_module("transformers")
-    configurations = importlib.import_module("transformers.models.auto.configuration_auto")
+    if name in PARTICULARS:
+        return _as_given(kind, name, PARTICULARS[name])
     reasons = []
     for divisor, image in ((16, True), (8, True), (1, True), (4, False)):
         try:
-            model_class = getattr(library, name)
-            config = (model_class.config_class or configurations.CONFIG_MAPPING[kind])(**REQUIRED.get(kind, {}))
+            model_class, config_class = _classes(kind, name)
+            config = config_class(**REQUIRED.get(kind, {}))
             shrink(config, divisor, image)
             model = _small(model_class, config)
             inputs, note = inputs_of(model, runs)
@@ -91,6 +97,23 @@ def build(kind: str, name: str) -> Built:
         else:
             return Built(model, inputs, f"{note}; widths / {divisor}")
     raise NotBuilt(reasons[0] if len(set(reasons)) == 1 else f"{reasons[0]} | {reasons[-1]}")
+
+
+def _classes(kind: str, name: str) -> tuple[Any, Any]:
+    """A model class and that of its configuration."""
+    configurations = importlib.import_module("transformers.models.auto.configuration_auto")
+    model_class = getattr(importlib.import_module("transformers"), name)
+    return model_class, model_class.config_class or configurations.CONFIG_MAPPING[kind]
+
+
+def _as_given(kind: str, name: str, particular: Particular) -> Built:
+    model_class, config_class = _classes(kind, name)
+    config = config_class(**particular.config)
+    if particular.cut:
+        shrink(config, divisor=1, image=False)
+    model = _small(model_class, config)
+    inputs, note = inputs_of(model, runs, particular.inputs)
+    return Built(model, inputs, f"{note}; widths given")
 
 
 def _small(kind: type[nn.Module], config: Any) -> nn.Module:
@@ -171,7 +194,7 @@ def _shrunk(key: str, value: Any, divisor: int, image: bool, facts: Mapping[str,
         return min(value, 4)
     if key in ("num_hidden_layers", "n_layer", "num_layers"):
         return len(layers) if layers else value
-    if _LAYERS.search(key) and "per" not in key:
+    if _LAYERS.search(key) and not _NO_LAYERS.search(key):
         return min(value, 2)
     if key in ("image_size", "input_size", "img_size") and image and value > 64:
         return _image(value, facts)

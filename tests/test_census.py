@@ -165,3 +165,34 @@ def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30], [0, 0, 10, 9]])
     assert suppressed(boxes, torch.tensor([0.5, 0.9, 0.1, 0.3]), 0.5).tolist() == [1, 2]
     assert suppressed(boxes[:0], torch.zeros(0), 0.5).tolist() == []
+
+
+def test_what_is_told_of_single_classes_builds_them_and_is_small() -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from benchmarks.census_transformers import PARTICULARS, subjects
+
+    found = {s.name: s for s in subjects()}
+    assert set(PARTICULARS) <= set(found)
+    for name in ("MinistralForCausalLM", "Blip2QFormerModel", "Siglip2VisionModel", "DecisionTransformerModel"):
+        built = found[name].build()
+        assert built.note.endswith("widths given")
+        assert sum(p.numel() for p in built.model.parameters()) < 1_000_000
+
+
+class TwoTexts(nn.Module):
+    """Attention from one text to another; ids of the second may be shifted on the way."""
+
+    def __init__(self, shift: int = 0) -> None:
+        super().__init__()
+        self.embedding, self.last, self.shift = nn.Embedding(9, 4), nn.Linear(4, 3), shift
+
+    def forward(self, input_ids: Tensor, other_ids: Tensor) -> Tensor:
+        a, b = self.embedding(input_ids), self.embedding(other_ids + self.shift)
+        return self.last((a @ b.mT).softmax(-1) @ b).mean(1)
+
+
+def test_the_oracle_follows_every_argument_that_holds_token_ids() -> None:
+    texts = {"input_ids": torch.tensor([[1, 5, 3]]), "other_ids": torch.tensor([[2, 0, 7, 4]])}
+    assert census_oracle.check(Built(TwoTexts().eval(), texts), None).startswith("agrees with the surrogate")
+    shifted = census_oracle.check(Built(TwoTexts(1).eval(), texts), None)
+    assert "computed with before they are embedded" in shifted
