@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 import headwater as hw
 from tests.reference.audit import assert_same
@@ -84,6 +86,43 @@ def test_tokens_that_are_shifted_or_not_read() -> None:
         e = hw.explain(model, ids, target=1)
         assert_same(e.tokens()[:, :-1], expected, 1e-9)
         assert (e.tokens()[:, -1] == 0).all()
+
+
+def _filled_in_a_copy(ids: Tensor) -> Tensor:
+    filled = ids.clone()
+    filled.masked_fill_(ids > 5, 0)
+    return torch.cat([filled, ids], 1)
+
+
+# Ids among which others than those of the input are read: the given ones are 3 to 8, the others 0 to 2.
+FILLED: dict[str, Callable[[Tensor], Tensor]] = {
+    "number where not": lambda ids: torch.where(ids > 5, ids, 2),
+    "number where": lambda ids: torch.where(ids > 5, 2, ids),
+    "number where not, as a method": lambda ids: ids.where(ids > 5, 1),
+    "number where not, named": lambda ids: torch.where(ids > 5, input=ids, other=1),
+    "masked": lambda ids: ids.masked_fill(ids > 5, 1),
+    "masked, named": lambda ids: ids.masked_fill(ids > 5, value=1),
+    "masked in a copy": _filled_in_a_copy,
+    "columns": lambda ids: ids.index_fill(1, torch.tensor([0, 4]), 2),
+    "scattered": lambda ids: ids.scatter(1, torch.tensor([[3, 1]]), 1),
+    "scattered ids": lambda ids: torch.zeros_like(ids).scatter(1, torch.tensor([[4, 1]]), ids[:, 2:4]),
+    "put": lambda ids: ids.index_put((torch.tensor([0]), torch.tensor([1])), torch.tensor(2)),
+    "padded": lambda ids: F.pad(ids, (2, 1), value=1),
+    "padded rows": lambda ids: pad_sequence([ids[0], ids[0, 1:3]], batch_first=True, padding_value=2).flatten()[None],
+    "padded rows, by nought": lambda ids: pad_sequence([ids[0, :2], ids[0]]).flatten()[None],
+}
+
+
+@pytest.mark.parametrize("way", FILLED)
+def test_ids_that_are_filled_in_have_no_share_in_those_of_the_input(way: str) -> None:
+    """A position has what its own id contributes, wherever it is read; other ids have it nowhere."""
+    embed, ids = nn.Embedding(9, 4).double(), torch.tensor([[4, 8, 3, 7, 5, 6]])
+    read = FILLED[way](ids)
+    weight = torch.randn(read.shape[1], 4, 3, dtype=torch.float64)
+    e = hw.explain(lambda ids: torch.einsum("ntd,tdc->nc", embed(FILLED[way](ids)), weight), ids, target=1)
+    shares = (embed(read)[0] * weight[:, :, 1]).sum(-1).detach()
+    expected = torch.stack([shares[read[0] == i].sum() for i in ids[0]])[None]
+    assert_same(e.tokens(), expected, 1e-9)
 
 
 def test_tokens_of_floats_is_an_error() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from tests.micro.construct import Case, Table, between, file_functions, linear, net, on_map, w, x
 
@@ -66,6 +67,7 @@ ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     "where_from_two": lambda v: torch.where(ORDER > 2, v, 2 * v.flip(1)),
     "concatenated": lambda v: torch.cat((v[:, :2], 3 * v[:, 2:]), dim=-1),
     "stacked": lambda v: torch.stack([v, v.flip(1)], 2).sum(2),
+    "sequences_padded": lambda v: pad_sequence([v[:, :3].T, v.T]).sum(1).T,
     "stacked_horizontally": lambda v: torch.hstack([v[:, :1], v[:, 1:]]),
     "split": lambda v: torch.cat(v.split([1, 2, 3], 1)[::-1], 1),
     "chunked": lambda v: torch.cat(v.chunk(3, 1)[::-1], 1),
@@ -172,6 +174,12 @@ def masked_filled_with_a_number() -> Case:
 @other
 def padded_with_a_number() -> Case:
     return between(lambda v: F.pad(v, (1, 1), value=0.7)[:, :-2])
+
+
+@other
+def sequences_padded_with_a_number() -> Case:
+    """Of every sample its first half and, longer, all of it."""
+    return between(lambda v: pad_sequence([v[:, :3].T, v.T], padding_value=0.7).sum(1).T)
 
 
 @other

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 _UNMOVED = {"to", "long", "int", "type", "clone", "contiguous", "clamp", "cpu", "cuda", "detach", "abs", "remainder"}
 _ARITHMETIC = {"add", "sub", "rsub", "mul"}  # hashes and offsets of ids
-_SCALARS = {"masked_fill": 2, "fill": 1, "setitem": 2}  # where a number may stand for an id that is no input's
+_SUMS = {"scatter_add", "index_add", "scatter_reduce", "index_reduce"}  # ids made of several
+# Where a number, or a tensor, may stand for an id that is no input's; and where numbers are places, not ids.
+_FILLINGS = {"masked_fill": (2,), "fill": (1,), "setitem": (2,), "where": (1, 2), "index_fill": (3,), "scatter": (3,)}
+_FILLING_NAMES = {"value", "input", "other", "src"}
+_PLACES = {"setitem": 1, "index_put": 1, "put": 1, "scatter": 2, "index_copy": 2, "index_fill": 2}
+_PADDING = ("batch_first", "padding_value", "padding_side")  # what pad_sequence takes
 
 
 def positions_of(tensor: Tensor) -> Tensor:
@@ -31,21 +36,40 @@ def moved(operator: Operator, func: Any, args: list[Any], kwargs: dict[str, Any]
         return positions_of(args[0])
     if operator.name in _ARITHMETIC:
         return _of_one(args, out)
-    args, kwargs = list(args), dict(kwargs)
-    if operator.name in _SCALARS:
-        at = _SCALARS[operator.name]
-        args[at : at + 1] = [-1 if isinstance(a, (int, float)) else _positions(a) for a in args[at : at + 1]]
+    if operator.name in _SUMS:
+        return None
     if operator.name == "pad":
         return func(positions_of(args[0]), args[1] if len(args) > 1 else kwargs["pad"], "constant", -1)
     if operator.name == "constant_pad_nd":
         return func(positions_of(args[0]), args[1] if len(args) > 1 else kwargs["pad"], -1)
-    if operator.joins and operator.name != "setitem":
-        args = [_positions(a) for a in args]
+    if operator.name == "pad_sequence":
+        given = dict(zip(_PADDING, args[1:], strict=False)) | kwargs
+        return func(_positions(args[0]), **{**given, "padding_value": -1})
+    args, kwargs = list(args), dict(kwargs)
+    if operator.joins:
+        args, kwargs = _joined(operator.name, args, kwargs)
     else:
-        args[0] = positions_of(args[0]).clone() if operator.inplace else positions_of(args[0])
+        args[0] = positions_of(args[0])
+    if operator.inplace:
+        args[0] = args[0].clone()  # other tensors may share these positions
     result = func(*args, **kwargs)
     found = args[0] if operator.inplace else result if isinstance(result, Tensor) else result[i]
     return found if isinstance(found, Tensor) and found.shape == out.shape else None
+
+
+def _joined(name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a join of ids, with positions for ids, and -1 for numbers that are filled in."""
+    fillings, places = _FILLINGS.get(name, ()), _PLACES.get(name)
+    found = [a if i == places else -1 if i in fillings and _number(a) else _positions(a) for i, a in enumerate(args)]
+    named = {
+        k: v if k in ("index", "indices") else -1 if k in _FILLING_NAMES and _number(v) else _positions(v)
+        for k, v in kwargs.items()
+    }
+    return found, named
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _of_one(operands: list[Any], out: Tensor) -> Tensor | None:

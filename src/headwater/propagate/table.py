@@ -33,8 +33,9 @@ _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_triline
 _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler grid_sampler_2d grid_sampler_3d col2im index_add scatter
 scatter_add scatter_reduce segment_reduce index_put index_copy index_reduce index_fill masked_scatter put
 select_scatter slice_scatter masked_fill fill zero copy setitem where cat stack hstack vstack dstack column_stack
-row_stack block_diag pad constant_pad_nd trace norm vector_norm linalg_vector_norm matrix_norm linalg_norm std
-nuclear_norm frobenius_norm pdist prelu rrelu sparse_sampled_addmm _sparse_mm spmm to_dense to_sparse coalesce
+row_stack block_diag pad constant_pad_nd pad_sequence trace norm vector_norm linalg_vector_norm matrix_norm
+linalg_norm std nuclear_norm frobenius_norm pdist prelu rrelu sparse_sampled_addmm _sparse_mm spmm to_dense to_sparse
+coalesce
 _pack_padded_sequence _pad_packed_sequence cumulative_trapezoid trapezoid trapz diff fft_fft fft_ifft fft_rfft
 fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft complex fft_fftshift fft_ifftshift
 max_unpool1d quantile nanquantile affine_grid_generator nll_loss nll_loss_nd nll_loss2d copysign frexp ldexp
@@ -46,11 +47,12 @@ gather take take_along_dim flip flipud roll rot90 masked_select chunk split spli
 stack vstack sort topk view_as_real matmul mm bmm einsum tensordot lstm gru rnn_tanh rnn_relu scatter scatter_add
 index_add index_copy index_put setitem cumsum softmax log_softmax logsumexp sum mean amax amin max min prod var std
 norm linalg_vector_norm expand_as _pack_padded_sequence _pad_packed_sequence repeat repeat_interleave expand
+pad_sequence
 """
 _JOINS = """
 index_add scatter scatter_add index_put index_copy index_fill masked_scatter put select_scatter slice_scatter
 diagonal_scatter masked_fill fill zero copy setitem where cat stack hstack vstack dstack column_stack row_stack
-block_diag pad constant_pad_nd
+block_diag pad constant_pad_nd pad_sequence
 """
 _CONSTANT = """
 argmax argmin argsort eq ne lt le gt ge greater less equal not_equal greater_equal less_equal isnan isinf isfinite
