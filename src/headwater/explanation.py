@@ -56,7 +56,7 @@ class Explanation:
             return None
         gap = self.output.detach() - self.reference
         parts = leaves(self.relevance) or leaves(self.layers)  # a hidden layer may be all that was explained
-        total = sum((_per_sample(r.detach(), len(gap)) for r in parts), torch.zeros_like(gap))
+        total = sum((per_sample(r.detach(), len(gap)) for r in parts), torch.zeros_like(gap))
         return torch.where(gap == total, torch.zeros_like(gap), (gap - total) / gap.abs())
 
     def tokens(self) -> Nested:
@@ -188,7 +188,8 @@ def leaves(value: Nested) -> list[Tensor]:
     return [t for item in items for t in leaves(item)]
 
 
-def _per_sample(relevance: Tensor, n: int) -> Tensor:
+def per_sample(relevance: Tensor, n: int) -> Tensor:
+    """Sums ``[N]`` of relevance ``[N, ...]``; with another first axis the sum if there is one sample, else NaN."""
     if relevance.shape[:1] == (n,):
         return relevance.flatten(1).sum(1) if relevance.dim() > 1 else relevance
     return relevance.sum().expand(n) if n == 1 else torch.full((n,), torch.nan, dtype=relevance.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from headwater.dataset.sources import place
 from headwater.errors import InvalidInput, MissingExtra
 from headwater.explain import explain
-from headwater.explanation import Explanation, leaves
+from headwater.explanation import Explanation, leaves, per_sample
 from headwater.method import Method
 from headwater.methods import find
 
@@ -153,5 +153,5 @@ class _ByName(nn.Module):
 def _captum_delta(found: Explanation) -> Tensor:
     """Captum's convergence delta, ``[N]``: the sum of relevance less what it should be, not divided by anything."""
     should = found.output.detach() - found.reference
-    total = sum((part.flatten(1).sum(1) for part in leaves(found.relevance)), torch.zeros_like(should))
+    total = sum((per_sample(part, len(should)) for part in leaves(found.relevance)), torch.zeros_like(should))
     return total - should

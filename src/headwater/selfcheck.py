@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headwater.arguments import Inputs
 from headwater.explain import explain
-from headwater.explanation import Explanation, leaves
+from headwater.explanation import Explanation, leaves, per_sample
 from headwater.propagate.composites import preset
 from headwater.target import select_output
 
@@ -84,9 +84,8 @@ def selfcheck(model: Callable[..., Any], x: Any, target: Any = None) -> Report:
 def _size(e: Explanation) -> Tensor:
     size = e.output.detach().abs().double()
     for r in leaves(e.relevance):
-        size = size + (
-            r.detach().abs().double().flatten(1).sum(1) if len(r) == len(size) else r.detach().abs().double().sum()
-        )
+        amount = r.detach().abs().double()
+        size = size + (per_sample(amount, len(size)) if amount.shape[:1] == size.shape else amount.sum())
     return size.clamp(min=torch.finfo(torch.float64).tiny)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import headwater as hw
+from headwater.evaluate.axioms import completeness_gap
 from tests.reference.audit import TIGHT, assert_balanced, magnitude, score
 from tests.reference.nets import double, draw
 
@@ -107,3 +108,22 @@ def test_the_selfcheck_of_a_model_that_needs_its_whole_batch() -> None:
     report = hw.selfcheck(Graph(), torch.randn(3, 4))
     assert report
     assert "does not apply: the model does not run on one sample alone" in str(report)
+
+
+def test_an_input_may_be_one_number_a_sample() -> None:
+    class Timed(nn.Module):
+        """Features ``[N, 4]`` and a time step ``[N]``."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.time = nn.Linear(4, 3), nn.Linear(1, 3)
+
+        def forward(self, x: Tensor, step: Tensor) -> Tensor:
+            out: Tensor = self.features(x) + self.time(step[:, None])
+            return out
+
+    model, x = Timed().eval(), (torch.randn(2, 4), torch.rand(2))
+    assert hw.selfcheck(model, x, 1)
+    e = hw.explain(model, x, target=1)
+    biases = (model.features.bias + model.time.bias)[1].detach().expand(2)
+    assert torch.allclose(completeness_gap(e, relative=False).float(), biases, atol=1e-6)

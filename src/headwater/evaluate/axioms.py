@@ -14,7 +14,7 @@ from headwater.errors import InvalidInput
 from headwater.evaluate.asking import asking, settled_target
 from headwater.evaluate.explainer import Explainer, Method
 from headwater.evaluate.maps import relevance_of
-from headwater.explanation import Explanation, leaves
+from headwater.explanation import Explanation, leaves, per_sample
 
 
 def completeness_gap(explanation: Explanation, *, relative: bool = True) -> Tensor:
@@ -29,7 +29,7 @@ def completeness_gap(explanation: Explanation, *, relative: bool = True) -> Tens
     Source: Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017; review, Section III-C.
     """
     wanted = (explanation.output.detach() - explanation.reference).double().cpu()
-    total = sum((r.detach().double().flatten(1).sum(1).cpu() for r in leaves(explanation.relevance)), 0 * wanted)
+    total = sum((per_sample(r.detach().double().cpu(), len(wanted)) for r in leaves(explanation.relevance)), 0 * wanted)
     gap = wanted - total
     return torch.where(gap == 0, gap, gap / wanted.abs()) if relative else gap
 
