@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.census_particulars import GLM_MOE, GLM_TEXT, QWEN_TEXT, TEXT, Particular, ids, noise, rotary
 
-IMAGE, START, END = 85, 83, 84  # token ids of an image's place, and of what stands around it
+IMAGE, START, END, SOUND = 85, 83, 84, 87  # token ids of an image's place, and of what stands around it
 _TOKENS = {
     "image_token_id": IMAGE, "image_token_index": IMAGE, "video_token_id": 86, "vision_start_token_id": START,
     "vision_end_token_id": END, "image_start_token_id": START, "image_end_token_id": END, "video_start_token_id": 81,
@@ -72,6 +72,54 @@ def _patches_with_shapes() -> dict[str, Any]:
     }  # fmt: skip
 
 
+_MUSE = {
+    **_EYE,
+    "pos_emb_height": 4,
+    "pos_emb_width": 4,
+    "patch_temporal": 2,
+    "layer_types": ["window_attention", "full_attention"],
+}
+_ROPES = {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("sliding_attention", "full_attention")}
+_GEMMA4_TEXT: dict[str, Any] = {
+    **TEXT, "layer_types": ["sliding_attention", "full_attention"], "global_head_dim": 16, "rope_parameters": _ROPES,
+    "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 128,
+}  # fmt: skip
+_ASSISTANT = {
+    "text_config": {**_GEMMA4_TEXT, "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+                    "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 0},
+    "backbone_hidden_size": 32,
+}  # fmt: skip
+_GEMMA4_EYE = {**_EYE, "num_key_value_heads": 4, "head_dim": 8, "pooling_kernel_size": 2, "position_embedding_size": 16}
+_PE = {"embed_dim": 32, "img_size": [28, 28], "depth": 2, "num_heads": 2, "ref_feat_shape": [2, 2]}
+_EAR: dict[str, Any] = {
+    "num_mel_bins": 16, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 48, "d_model": 32,
+    "max_source_positions": 100, "output_dim": 64, "n_window_infer": 100, "conv_chunksize": 100,
+    "downsample_hidden_size": 8,
+}  # fmt: skip
+
+
+def _muse() -> dict[str, Any]:
+    return {"pixel_values": noise(16, 96), "grid_thw": torch.tensor([[1, 4, 4]])}
+
+
+def _grid() -> torch.Tensor:
+    """Where each of sixteen patches is."""
+    return torch.cartesian_prod(*2 * [torch.arange(4)])[None]
+
+
+def _shared() -> dict[str, Any]:
+    """What an assistant is handed by the model that it assists."""
+    states = {kind: (noise(1, 2, 7, 16), noise(1, 2, 7, 16)) for kind in ("sliding_attention", "full_attention")}
+    return {"inputs_embeds": noise(1, 1, 64), "position_ids": torch.tensor([[6]]), "shared_kv_states": states}
+
+
+def _seen_and_heard(places: int) -> dict[str, Any]:
+    """An image, and a sound of a hundred frames."""
+    inputs = in_patches()
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.full((1, places), SOUND), ids(1, 2)], 1)
+    return {**_typed(inputs), "input_features": noise(1, 16, 100), "feature_attention_mask": torch.ones(1, 100).long()}
+
+
 MULTIMODAL: dict[str, Particular] = {
     "Qwen2VLForConditionalGeneration": Particular(_QWEN2, in_patches),
     "Qwen2_5_VLForConditionalGeneration": Particular(
@@ -132,4 +180,107 @@ MULTIMODAL: dict[str, Particular] = {
         lambda: {"flattened_patches": torch.cat([1 + torch.cartesian_prod(*2 * [torch.arange(4.0)]), noise(16, 48)],
                                                 1)[None],
                  "decoder_input_ids": ids(1, 5)}),
+    "Kimi_K25VisionModel": Particular(
+        {**_EYE, "pos_emb_height": 4, "pos_emb_width": 4},
+        lambda: {"pixel_values": noise(16, 3, 4, 4), "grid_thw": torch.tensor([[1, 4, 4]])}),
+    "MuseGlimmerVisionModel": Particular(_MUSE, _muse),
+    "MuseSparkVisionModel": Particular(_MUSE, _muse),
+    "MuseGlimmerAssistantModel": Particular(
+        {**TEXT, "layer_types": ["sliding_attention", "full_attention"], "block_size": 4, "target_layer_ids": [0, 1]},
+        lambda: {"noise_embeds": noise(1, 4, 64), "context_hidden_states": noise(1, 6, 128)}),
+    "Inkling2VisionModel": Particular(
+        {**_EYE, "posemb_grid_size": 4, "projection_hidden_dim": 48, "text_hidden_size": 32},
+        lambda: {"pixel_values": noise(4, 8, 8, 3), "image_grid_thw": torch.tensor([[1, 2, 2]])}),
+    "MiniCPMV4_7VisionModel": Particular(
+        {**_EYE, "insert_layer_id": 0},
+        lambda: {"pixel_values": noise(1, 3, 4, 64), "target_sizes": torch.tensor([[4, 4]]).int()}),
+    "MiniCPMOcrVisionModel": Particular(
+        {**_EYE, "insert_layer_id": 0},
+        lambda: {"pixel_values": noise(1, 3, 4, 64), "target_sizes": torch.tensor([[4, 4]]).int()}),
+    "Gemma4VisionModel": Particular(
+        _GEMMA4_EYE, lambda: {"pixel_values": noise(1, 16, 48), "pixel_position_ids": _grid()}),
+    "Gemma4ForConditionalGeneration": Particular(
+        {"text_config": _GEMMA4_TEXT, "vision_config": _GEMMA4_EYE, **_TOKENS},
+        lambda: _typed(picture(4, noise(1, 16, 48), image_position_ids=_grid())), cut=False),
+    "Gemma4UnifiedForConditionalGeneration": Particular(
+        {"text_config": _GEMMA4_TEXT, **_TOKENS,
+         "vision_config": {"patch_size": 2, "pooling_kernel_size": 2, "mm_embed_dim": 32, "mm_posemb_size": 8,
+                           "output_proj_dims": 32}},
+        lambda: _typed(picture(16, noise(1, 16, 48), image_position_ids=_grid())), cut=False),
+    "Gemma4UnifiedAssistantForCausalLM": Particular(_ASSISTANT, _shared, cut=False),
+    "EmbeddingGemma2Model": Particular(
+        {"text_config": {**_GEMMA4_TEXT, "hidden_size_per_layer_input": 16, "embedding_dim": 32}, **_TOKENS},
+        lambda: {"input_ids": ids(1, 7)}, cut=False),
+    "DiffusionGemmaForBlockDiffusion": Particular(
+        {"text_config": {**_GEMMA4_TEXT, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
+         "vision_config": _GEMMA4_EYE, "canvas_length": 4, **_TOKENS},
+        lambda: {"input_ids": ids(1, 7), "decoder_input_ids": ids(1, 4)}, cut=False),
+    "T5Gemma2Encoder": Particular(
+        {"text_config": {**TEXT, "layer_types": ["sliding_attention", "full_attention"], "dropout_rate": 0.0},
+         "vision_config": _EYE, "mm_tokens_per_image": 4, **_TOKENS}, lambda: {"input_ids": ids(1, 7)}),
+    "Gemma3nForConditionalGeneration": Particular(
+        {"text_config": {**TEXT, "num_hidden_layers": 4, "num_kv_shared_layers": 2, "intermediate_size": [96] * 4,
+                         "layer_types": ["sliding_attention", "full_attention"] * 2, "vocab_size_per_layer_input": 128,
+                         "hidden_size_per_layer_input": 16, "laurel_rank": 8,
+                         "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0]},
+         "vision_config": {"architecture": "test_resnet", "hidden_size": 96, "vocab_size": 8, "vocab_offset": 112},
+         "audio_config": {"input_feat_size": 32, "hidden_size": 32, "conf_num_attention_heads": 4,
+                          "conf_num_hidden_layers": 2, "sscp_conv_channel_size": [8, 4], "vocab_size": 8,
+                          "vocab_offset": 120},
+         "vision_soft_tokens_per_image": 4, **_TOKENS},
+        lambda: _typed(picture(4, noise(1, 3, 64, 64)), "token_type_ids"), cut=False),
+    "Granite4VisionForConditionalGeneration": Particular(
+        {"vision_config": {"model_type": "siglip_vision_model", **_EYE, "hidden_size": 64, "vision_use_head": False},
+         "text_config": {**TEXT, "num_key_value_heads": 4, "num_hidden_layers": 4},
+         "qformer_config": {"model_type": "blip_2_qformer", **_QFORMER, "num_hidden_layers": 1},
+         "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0], [1, 1]], "spatial_target_layers": [0, 1, 2, 3],
+         "image_grid_pinpoints": [[16, 16]], "vision_feature_select_strategy": "full", **_TOKENS},
+        lambda: picture(4 + 6, noise(1, 2, 3, 16, 16), image_sizes=torch.tensor([[16, 16]])), cut=False),
+    "PerceptionLMForConditionalGeneration": Particular(
+        {"vision_config": {"architecture": "vit_pe_core_large_patch14_336", "num_classes": 32, "model_args": _PE},
+         "text_config": {"model_type": "llama", **TEXT}, **_TOKENS}, lambda: picture(4, noise(1, 1, 3, 28, 28))),
+    "FastVlmForConditionalGeneration": Particular(
+        {"vision_config": {"architecture": "fastvit_t8", "model_args": {"inference_mode": True}, "hidden_size": 768},
+         "text_config": {"model_type": "qwen2", **TEXT}, **_TOKENS}, lambda: picture(4, noise(1, 3, 64, 64))),
+    "GlmImageModel": Particular(
+        {"text_config": {**GLM_TEXT, "vision_vocab_size": 128}, "vision_config": {**_TOWER, "spatial_merge_size": 1},
+         "vq_config": {"embed_dim": 32, "num_embeddings": 16, "latent_channels": 32}, **_TOKENS},
+        lambda: {"input_ids": ids(1, 7)}),
+    "CohereCompassForConditionalGeneration": Particular(
+        {"text_config": {**TEXT, "layer_types": ["full_attention", "sliding_attention"],
+                         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in
+                                             ("full_attention", "sliding_attention")}},
+         "vision_config": _TOWER, **_TOKENS}, in_patches),
+    "Ernie4_5_VLMoeForConditionalGeneration": Particular(
+        {"text_config": {**TEXT, **rotary(2, 2, 4), "moe_intermediate_size": [32, 16], "moe_k": 2, "moe_num_experts": 4,
+                         "moe_num_shared_experts": 1, "mlp_layer_types": ["dense", "sparse"]},
+         "vision_config": {**_TOWER, "temporal_merge_size": 2}, **_TOKENS}, lambda: in_patches(48), cut=False),
+    "Step3p7ForConditionalGeneration": Particular(
+        {"text_config": {**TEXT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                         "share_expert_dim": 32, "mlp_layer_types": ["dense", "sparse"],
+                         "layer_types": ["full_attention"] * 2, "num_sliding_attention_heads": 4, "sliding_window": 8},
+         "vision_config": {**_EYE, "image_size": 32}, **_TOKENS},
+        lambda: picture(4, noise(1, 3, 32, 32)), cut=False),
+    "Qwen2_5OmniThinkerForConditionalGeneration": Particular(
+        {"text_config": QWEN_TEXT, "vision_config": {**_TOWER, "window_size": 8, "fullatt_block_indexes": [1]},
+         "audio_config": {**_EAR, "n_window": 50}, **_TOKENS, "audio_token_index": SOUND},
+        lambda: _seen_and_heard(25)),
+    "Qwen3OmniMoeThinkerForConditionalGeneration": Particular(
+        {"text_config": {**QWEN_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+         "vision_config": _TOWER, "audio_config": {**_EAR, "n_window": 50}, **_TOKENS, "audio_token_id": SOUND},
+        lambda: _seen_and_heard(13)),
+    "PI0ForConditionalGeneration": Particular(
+        {"vlm_config": {"model_type": "paligemma", "vision_config": {"model_type": "siglip_vision_model", **_EYE,
+                                                                     "vision_use_head": False},
+                        "text_config": {"model_type": "gemma", **TEXT}, "projection_dim": 64, **_TOKENS},
+         "dit_config": {"model_type": "gemma", **TEXT}, "chunk_size": 4, "max_state_dim": 6, "max_action_dim": 6},
+        lambda: {**picture(16, noise(1, 1, 3, 16, 16)), "pixel_attention_mask": torch.ones(1, 1).long(),
+                 "state": noise(1, 6), "noise": noise(1, 4, 6),
+                 "timestep": torch.tensor([0.4])}),
+    "JevForDecision": Particular(
+        {"text_config": {**TEXT, **rotary(1, 1, 2, partial_rotary_factor=0.5), "linear_key_head_dim": 8,
+                         "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+                         "layer_types": ["linear_attention", "full_attention"]}, "hidden_size": 64},
+        lambda: {"input_ids": ids(1, 7), "marks": torch.tensor([[6]]), "num_options": torch.tensor([[3]]),
+                 "question_type_ids": torch.tensor([[2]])}),
 }  # fmt: skip

@@ -78,7 +78,7 @@ def books(e: hw.Explanation) -> Books:
     size = e.output.detach().abs().double().cpu()
     for r in leaves(e.relevance):
         total = r.detach().double().abs().cpu()
-        size = size + (total.flatten(1).sum(1) if len(total) == len(size) else total.sum())
+        size = size + (total.reshape(len(total), -1).sum(1) if len(total) == len(size) else total.sum())
     size = size.clamp(min=torch.finfo(torch.float64).tiny)
     worst = max(e.ledger, key=lambda row: float((row.unexplained.abs() / size).max()))
     absorbed = {cause: float((amount.abs() / size).max()) for cause, amount in e.ledger.causes().items()}
