@@ -167,6 +167,7 @@ class Surrogate(TorchFunctionMode):
     def _layer_norm(
         self, func: Any, x: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
     ) -> Tensor:
+        x = x.contiguous()  # as the kernel's result is, of which a view may be taken next
         axes = tuple(range(-len(normalized_shape), 0))
         spread = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt().detach()
         out = (x - x.mean(axes, keepdim=True)) / spread

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+IMAGE, START, END, SOUND = 85, 83, 84, 87  # token ids of an image's place, of what stands around it, of a sound's place
 Inputs = Callable[[], dict[str, Any]]
 
 

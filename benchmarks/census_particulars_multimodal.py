@@ -6,9 +6,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.census_particulars import GLM_MOE, GLM_TEXT, QWEN_TEXT, TEXT, Particular, ids, noise, rotary
+from benchmarks.census_particulars import (
+    END,
+    GLM_MOE,
+    GLM_TEXT,
+    IMAGE,
+    QWEN_TEXT,
+    SOUND,
+    START,
+    TEXT,
+    Particular,
+    ids,
+    noise,
+    rotary,
+)
 
-IMAGE, START, END, SOUND = 85, 83, 84, 87  # token ids of an image's place, and of what stands around it
 _TOKENS = {
     "image_token_id": IMAGE, "image_token_index": IMAGE, "video_token_id": 86, "vision_start_token_id": START,
     "vision_end_token_id": END, "image_start_token_id": START, "image_end_token_id": END, "video_start_token_id": 81,
@@ -283,4 +295,19 @@ MULTIMODAL: dict[str, Particular] = {
                          "layer_types": ["linear_attention", "full_attention"]}, "hidden_size": 64},
         lambda: {"input_ids": ids(1, 7), "marks": torch.tensor([[6]]), "num_options": torch.tensor([[3]]),
                  "question_type_ids": torch.tensor([[2]])}),
+    "DeepseekOcr2ForConditionalGeneration": Particular(
+        {"text_config": {**TEXT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                         "n_shared_experts": 1, "mlp_layer_types": ["dense", "sparse"]},
+         "vision_config": {"sam_config": {**_EYE, "image_size": 64, "output_channels": 16, "window_size": 4,
+                                          "global_attn_indexes": [1], "mlp_dim": 48, "downsample_channels": [24, 64]},
+                           "encoder_config": {**TEXT, "num_key_value_heads": 4}}, **_TOKENS},
+        lambda: picture(145, noise(1, 3, 64, 64)), cut=False),
+    "NemotronH_Omni_Reasoning_V3": Particular(
+        {"text_config": {**TEXT, "ssm_state_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2,
+                         "chunk_size": 8, "n_routed_experts": 4, "moe_intermediate_size": 32,
+                         "use_mamba_kernels": False, "moe_shared_expert_intermediate_size": 32, "num_hidden_layers": 4},
+         "vision_config": {**_EYE, "max_img_size": 16, "video_temporal_patch_size": 2, "num_cls_tokens": 2,
+                           "num_registers": 2}, **_TOKENS,
+         "projector_hidden_size": 48, "vision_hidden_size": 32, "audio_token_id": SOUND},
+        lambda: picture(4, noise(16, 48), image_grid_hw=torch.tensor([[4, 4]])), cut=False),
 }  # fmt: skip

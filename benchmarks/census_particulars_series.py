@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.census_particulars import TEXT, Particular, ids, noise
+from benchmarks.census_particulars import SOUND, TEXT, Particular, ids, noise
 
 _BERT: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 128,
@@ -36,6 +36,34 @@ def _forecast() -> dict[str, Any]:
         "past_observed_mask": torch.ones(1, past), "future_values": noise(1, future) + 3,
         "future_time_features": noise(1, future, 2),
     }  # fmt: skip
+
+
+_CODEC: dict[str, Any] = {
+    "semantic_model_config": {"model_type": "wav2vec2-bert", "hidden_size": 32, "num_hidden_layers": 2,
+                              "num_attention_heads": 4, "intermediate_size": 48, "feature_projection_input_dim": 16},
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 8, "encoder_hidden_size": 4, "downsampling_ratios": [2, 2],
+    "quantization_dim": 64,
+}  # fmt: skip
+_GRANITE: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 8, "num_mel_bins": 16, "max_position_embeddings": 16, "context_size": 8,
+}  # fmt: skip
+
+
+def _heard() -> dict[str, Any]:
+    return {"input_values": noise(1, 1, 64), "input_features": noise(1, 16, 16)}
+
+
+def _spoken() -> dict[str, Any]:
+    """Text around the ten places of a sound."""
+    text = torch.cat([ids(1, 3), torch.full((1, 10), SOUND), ids(1, 2)], 1)
+    return {
+        "input_ids": text,
+        "input_values": noise(1, 1, 160),
+        "padding_mask": torch.ones(1, 160).bool(),
+        "sample": False,
+    }
 
 
 SERIES: dict[str, Particular] = {
@@ -103,4 +131,36 @@ SERIES: dict[str, Particular] = {
         {"num_mel_bins": 16, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48,
          "num_hidden_layers": 2, "max_source_positions": 20},
         lambda: {"input_features": noise(1, 16, 40), "input_features_mask": torch.ones(1, 40).long()}, cut=False),
+    "PocketTTSAudioTokenizerDecoderModel": Particular(
+        {"hidden_size": 32, "num_filters": 4, "upsampling_ratios": [4, 2], "upsample_groups": 32,
+         "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8,
+         "latent_stride": 4, "latent_dim": 8},
+        lambda: {"latents": noise(1, 32, 6)}, cut=False),
+    "NeuCodecModel": Particular(_CODEC, _heard),
+    "Xcodec2Model": Particular(_CODEC, _heard),
+    "GraniteSpeech5Encoder": Particular(_GRANITE, lambda: {"input_features": noise(1, 24, 64)}, cut=False),
+    "GraniteSpeech5ForCTC": Particular(
+        {"encoder_config": _GRANITE, "vocab_size": 64}, lambda: {"input_features": noise(1, 24, 64)}, cut=False),
+    "FunAsrNanoEncoder": Particular(
+        {"num_mel_bins": 8, "num_stacked_frames": 4, "hidden_size": 32, "num_attention_heads": 4,
+         "intermediate_size": 48, "num_hidden_layers": 2, "num_timestamp_prediction_layers": 1, "fsmn_kernel_size": 3},
+        lambda: {"input_features": noise(1, 9, 32), "input_features_mask": torch.ones(1, 9).long()}, cut=False),
+    "MuseSparkAudioModel": Particular(
+        {"patch_sizes": [4, 2, 2], "hidden_sizes": [8, 16, 32], "depths": [1, 1, 1], "num_hidden_layers": 3,
+         "out_hidden_size": 32}, lambda: {"input_values": noise(1, 160)}, cut=False),
+    "VoxtralRealtimeForConditionalGeneration": Particular(
+        {"text_config": TEXT, "audio_config": {**TEXT, "num_mel_bins": 16, "sliding_window": 16},
+         "downsample_factor": 2, "audio_length_per_tok": 4},
+        lambda: {"input_ids": ids(1, 8), "input_features": noise(1, 16, 32), "num_delay_tokens": 2}),
+    "VibeVoiceAsrForConditionalGeneration": Particular(
+        {"acoustic_tokenizer_encoder_config": _TOKENIZER, "semantic_tokenizer_encoder_config": _TOKENIZER,
+         "text_config": {"model_type": "qwen2", **TEXT}, "audio_token_id": SOUND, "audio_bos_token_id": 81,
+         "audio_eos_token_id": 82}, _spoken, cut=False),
+    "VibeVoiceForConditionalGeneration": Particular(
+        {"audio_config": _TOKENIZER, "semantic_model_config": _TOKENIZER,
+         "text_config": {"model_type": "qwen2", **TEXT},
+         "diffusion_head_config": {"hidden_size": 64, "latent_size": 16, "num_hidden_layers": 1,
+                                   "intermediate_size": 48, "frequency_embedding_size": 16},
+         "audio_token_id": SOUND, "audio_bos_token_id": 81, "audio_eos_token_id": 82, "vocab_size": 128}, _spoken,
+        cut=False),
 }  # fmt: skip

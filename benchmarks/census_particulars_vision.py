@@ -69,6 +69,64 @@ def _pointed(size: int) -> dict[str, Any]:
     }
 
 
+_EDGE = {
+    "backbone_config": {"model_type": "timm_wrapper", "architecture": "test_resnet", "num_classes": 2,
+                        "model_args": {"in_chans": 3, "features_only": True, "out_indices": [1, 2, 3, 4]}},
+    "backbone_channel_list": [96, 192, 48, 32],
+    "fpn_hidden_size": 32, "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+}  # fmt: skip
+_HGNET: dict[str, Any] = {
+    "stem_channels": [3, 8, 12], "stage_in_channels": [12, 16, 24, 32], "stage_mid_channels": [8, 8, 8, 8],
+    "stage_out_channels": [16, 24, 32, 48], "stage_num_blocks": [1, 1, 1, 1], "stage_numb_of_layers": [2, 2, 2, 2],
+    "embedding_size": 8, "hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1],
+}  # fmt: skip
+_LCNET: dict[str, Any] = {
+    "model_type": "pp_lcnet_v4", "out_indices": [1, 2, 3, 4], "stem_channels": [3, 8, 8],
+    "block_configs": [[[3, 8, 8, 1, True]], [[3, 8, 16, 2, False]], [[3, 16, 24, 2, True]], [[3, 24, 32, 2, False]]],
+}  # fmt: skip
+_LONG = [f"{way}_{ratio}ratio" for ratio in ("long", "mid", "short") for way in (
+    "vertical_long_to_small_conv", "horizontal_small_to_long_conv", "symmetric_conv_long")]  # fmt: skip
+_NECK: dict[str, Any] = {
+    "neck_out_channels": 16, "scale_factor_list": [1, 2, 4, 8], "kernel_list": [3, 2, 2],
+    "intraclass_block_config": {**{k: [3, 1, 1] for k in _LONG}, "reduce_channel": [1, 1, 0],
+                                "return_channel": [1, 1, 0]},
+}  # fmt: skip
+_CORE: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 8,
+}  # fmt: skip
+_PE = {
+    **_CORE,
+    "vision_config": {
+        "architecture": "vit_pe_core_large_patch14_336",
+        "num_classes": 16,
+        "model_args": {"embed_dim": 32, "img_size": [28, 28], "depth": 2, "num_heads": 2, "ref_feat_shape": [2, 2]},
+    },
+}
+_PE_BOTH = {
+    **_CORE,
+    "video_config": _PE,
+    "audio_config": {
+        **_CORE,
+        "dac_config": {"encoder_hidden_size": 4, "downsampling_ratios": [2, 4], "codebook_dim": 16, "hidden_size": 16},
+    },
+}
+_MODERN = {
+    "model_type": "modernbert",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 128,
+    "pad_token_id": 0,
+    "layer_types": ["full_attention"] * 2,
+}
+
+
+def _film() -> dict[str, Any]:
+    return {"pixel_values_videos": noise(1, 4, 3, 28, 28)}
+
+
 VISION: dict[str, Particular] = {
     "SamModel": Particular(_SAM, lambda: _pointed(64)),
     "SamHQModel": Particular(_SAM, lambda: _pointed(64)),
@@ -128,4 +186,44 @@ VISION: dict[str, Particular] = {
                                      "num_hidden_layers": 4} for part in ("image", "patch", "fov")},
          "patch_size": 16, "fusion_hidden_size": 16, "intermediate_hook_ids": [3, 1],
          "intermediate_feature_dims": [16, 16], "scaled_images_feature_dims": [32, 32, 16]}, _image, cut=False),
+    "TimmBackbone": Particular({"backbone": "test_resnet", "out_indices": [2, 3]}, _image, cut=False),
+    "EdgeTamVisionModel": Particular(_EDGE, lambda: _image(128), cut=False),
+    "EdgeTamModel": Particular(
+        {"vision_config": _EDGE, "prompt_encoder_config": _SAM2["prompt_encoder_config"],
+         "mask_decoder_config": _SAM2["mask_decoder_config"]}, lambda: _pointed(128), cut=False),
+    "UVDocModel": Particular(
+        {"backbone_config": {"model_type": "uvdoc_backbone", "resnet_head": [[3, 8], [8, 8]],
+                             "resnet_configs": [[[8, 8, 1, False], [8, 8, 3, False]], [[8, 16, 3, True]],
+                                                [[16, 32, 3, True]]],
+                             "stage_configs": [[[32, 1]], [[32, 2]]], "out_indices": [1, 2]},
+         "bridge_connector": [32, 32], "out_point_positions2D": [[32, 8], [8, 2]]}, _image, cut=False),
+    "PPOCRV5ServerDetForObjectDetection": Particular(
+        {"backbone_config": {"model_type": "hgnet_v2", **_HGNET, "out_indices": [1, 2, 3, 4]}, **_NECK}, _image,
+        cut=False),
+    "PPOCRV6MediumDetForObjectDetection": Particular(
+        {"backbone_config": _LCNET, **_NECK}, _image, cut=False),
+    "PPOCRV6SmallDetForObjectDetection": Particular(
+        {"backbone_config": _LCNET, "neck_out_channels": 16,
+         "layer_list_out_channels": [8, 16, 24, 32]}, _image, cut=False),
+    "PPDocLayoutV2ForObjectDetection": Particular(
+        {"backbone_config": {"model_type": "hgnet_v2", **_HGNET, "out_indices": [2, 3, 4]},
+         "encoder_hidden_dim": 32, "encoder_in_channels": [24, 32, 48], "encoder_ffn_dim": 48,
+         "encoder_attention_heads": 4, "d_model": 32, "num_queries": 10, "decoder_in_channels": [32, 32, 32],
+         "decoder_ffn_dim": 48, "decoder_layers": 2, "decoder_attention_heads": 4,
+         "num_labels": 2, "class_thresholds": [0.0, 0.0], "class_order": [0, 1],
+         "reading_order_config": {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48,
+                                  "num_hidden_layers": 2, "coordinate_size": 6, "shape_size": 4,
+                                  "global_pointer_head_size": 8, "relation_bias_embed_dim": 4}}, _image, cut=False),
+    "Sapiens2ForSemanticSegmentation": Particular(
+        {**_VIT, "num_key_value_attention_heads": 2, "num_first_full_attention_layers": 1,
+         "num_last_full_attention_layers": 0, "num_register_tokens": 2, "out_indices": [2],
+         "num_key_value_heads_per_layer": [4, 2],
+         "head_config": {"upsample_out_channels": [16, 16], "conv_out_channels": [8]}}, lambda: _image(32), cut=False),
+    "PeVideoEncoder": Particular(_PE, _film, cut=False),
+    "PeVideoModel": Particular(
+        {"video_config": _PE, "text_config": _MODERN}, lambda: {**_film(), "input_ids": ids(1, 7)}, cut=False),
+    "PeAudioVideoEncoder": Particular(_PE_BOTH, lambda: {**_film(), "input_values": noise(1, 1, 640)}, cut=False),
+    "PeAudioVideoModel": Particular(
+        {"audio_video_config": _PE_BOTH, "text_config": _MODERN},
+        lambda: {**_film(), "input_values": noise(1, 1, 640), "input_ids": ids(1, 7)}, cut=False),
 }  # fmt: skip

@@ -70,8 +70,8 @@ def enliven(model: nn.Module) -> nn.Module:
 
     with torch.no_grad():
         for p in model.parameters():
-            if not p.is_floating_point() or p.numel() < 2:
-                continue
+            if not p.is_floating_point() or not p.numel() or (p.numel() == 1 and p.item() != 0):
+                continue  # a single number, unless it is zero, is a temperature or a scale that has its sense
             if p.min() == p.max():
                 p.add_(0.1 * noise(p))
             elif p.dim() > 1 and 0 < (spread := float(p.std())) < (wanted := p[0].numel() ** -0.5):
