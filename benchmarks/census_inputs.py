@@ -27,36 +27,51 @@ def inputs_of(
     """
     reason = ""
     for inputs in itertools.islice(candidates(model), 40) if given is None else (_completed(given(), model),):
-        for _ in range(2):
-            try:
-                run(model, inputs)
-            except Exception as error:  # whatever a model raises on an input that is not for it
-                reason = reason or f"{type(error).__name__}: {error}"
-                mended = _with_placeholders(model, inputs, str(error))
-                if mended is None:
-                    break
-                inputs = mended
-            else:
-                shapes = {k: "x".join(map(str, v.shape)) for k, v in inputs.items() if isinstance(v, Tensor)}
-                return inputs, ", ".join(f"{k} {shape}" for k, shape in shapes.items())
+        found, error = _attempt(model, run, inputs)
+        reason = reason or error
+        for mended in () if found is not None else _with_placeholders(model, inputs, error):
+            found = found if found is not None else _attempt(model, run, mended)[0]
+        if found is not None:
+            shapes = {k: "x".join(map(str, v.shape)) for k, v in found.items() if isinstance(v, Tensor)}
+            return found, ", ".join(f"{k} {shape}" for k, shape in shapes.items())
     raise NotBuilt(reason)
 
 
-def _with_placeholders(model: nn.Module, inputs: dict[str, Any], message: str) -> dict[str, Any] | None:
-    """Token ids with as many placeholders of an image (or sound) as its features, where the error tells how many."""
+def _attempt(
+    model: nn.Module, run: Callable[[nn.Module, Any], Any], inputs: dict[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """These inputs if the model runs on them, else why it does not."""
+    try:
+        run(model, inputs)
+    except Exception as error:  # whatever a model raises on an input that is not for it
+        return None, f"{type(error).__name__}: {error}"
+    return inputs, ""
+
+
+def _with_placeholders(model: nn.Module, inputs: dict[str, Any], message: str) -> Iterator[dict[str, Any]]:
+    """Token ids with as many placeholders of an image (or sound) as its features, where the error tells how many.
+
+    Some models tell the number of features, some that of the values in them.
+    """
     told = re.search(r"tokens:? (?P<tokens>\d+).*features:? (?P<features>\d+)", message.replace("\n", " "))
     if told is None or "input_ids" not in inputs:
-        return None
+        return
     config = model.config
     kinds = ["video", "audio", "image"] if "video" in message.lower() else ["audio", "image"]
     if "image" in message.lower():
         kinds = ["image"]
     names = [f"{k}_token_{end}" for k in kinds for end in ("id", "index")] + ["im_patch_id"]
-    token = next((t for n in names if isinstance(t := getattr(config, n, None), int)), None)
-    count = int(told["features"])
+    token = next((t for n in names if isinstance(t := _fact(config, n, None), int)), None)
+    count, text = int(told["features"]), inputs["input_ids"]
     if token is None or not count:
-        return None
-    text = inputs["input_ids"]
+        return
+    width = model.get_input_embeddings().weight.shape[1]
+    for places in dict.fromkeys((count, max(count // width, 1))):
+        yield _placed(inputs, text, token, places)
+
+
+def _placed(inputs: dict[str, Any], text: Tensor, token: int, count: int) -> dict[str, Any]:
+    """The inputs with a token so many times within the text."""
     ids = torch.cat([text[:, :1], torch.full((1, count), token), text[:, 1:]], 1)
     mended = {**inputs, "input_ids": ids}
     if "attention_mask" in inputs:

@@ -19,6 +19,7 @@ from torch import nn
 from benchmarks.census_inputs import inputs_of
 from benchmarks.census_particulars import TEXTS, Particular
 from benchmarks.census_particulars_multimodal import MULTIMODAL
+from benchmarks.census_particulars_pictures import PICTURES
 from benchmarks.census_particulars_series import SERIES
 from benchmarks.census_particulars_vision import VISION
 from benchmarks.census_subjects import Built, NotBuilt, Subject, runs
@@ -58,7 +59,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     **{kind: {"vision_config": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}} for kind in
        ("sam3_tracker", "sam3_tracker_video")},
 }  # fmt: skip
-PARTICULARS = {**TEXTS, **MULTIMODAL, **VISION, **SERIES}
+PARTICULARS = {**TEXTS, **MULTIMODAL, **PICTURES, **VISION, **SERIES}
 _EXPERTS = re.compile(r"experts?$|num_experts|n_routed|expert_num")
 _CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_topk|n_group$|topk_group|moe_k|num_selected")
 
