@@ -196,3 +196,22 @@ def test_the_oracle_follows_every_argument_that_holds_token_ids() -> None:
     assert census_oracle.check(Built(TwoTexts().eval(), texts), None).startswith("agrees with the surrogate")
     shifted = census_oracle.check(Built(TwoTexts(1).eval(), texts), None)
     assert "computed with before they are embedded" in shifted
+
+
+class Paired(nn.Module):
+    """Attention whose products are written as einsum of a list, as older models have them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.einsum("nic,njc->nij", [x, x.flip(1)])
+        return torch.einsum("nij,njc->nic", [scores.softmax(-1), x]).mean(1)
+
+
+def test_the_oracle_sees_the_operands_of_einsum_in_a_list() -> None:
+    assert census_oracle.check(Built(Paired(), torch.randn(1, 3, 4)), None).startswith("agrees with the surrogate")
+
+
+def test_what_rounding_alone_parts_is_compared_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census_oracle, "TOLERANCE", 1e-9)
+    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)).eval()
+    assert census_oracle.check(Built(model, torch.randn(1, 4)), None).endswith("in float64")
+    assert next(model.parameters()).dtype == torch.float32
