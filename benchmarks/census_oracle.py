@@ -59,7 +59,7 @@ class Surrogate(TorchFunctionMode):
             args = (args[0], *args[1])
         if name == "embedding":
             for key, ids in self.ids.items():
-                if args[0].shape[1:] == ids.shape[1:] and bool((args[0] == ids[:1]).all()):
+                if _same_ids(args[0], ids):
                     self.embedded[key].append(func(*args, **kwargs).detach().requires_grad_())
                     return self.embedded[key][-1].clone()
         if not any(_live(a) for a in (*args, *kwargs.values())) or not torch.is_grad_enabled():
@@ -216,6 +216,14 @@ _ALIASES = {
 }  # fmt: skip
 
 
+def _same_ids(used: Tensor, ids: Tensor) -> bool:
+    """Whether a model looks up these ids; such that are all alike are known by where they lie, not by their value."""
+    if used.data_ptr() == ids.data_ptr():
+        return used.shape == ids.shape
+    alike = bool((ids == ids.flatten()[0]).all())
+    return not alike and used.shape[1:] == ids.shape[1:] and bool((used == ids[:1]).all())
+
+
 def _live(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
@@ -313,8 +321,11 @@ def _gap(built: Built) -> float:
     """
     if isinstance(built.inputs, tuple):
         raise NotApplicable("several inputs")
-    expected = surrogate(built)
-    e = hw.explain(built.model, built.inputs, target=lambda raw: weighted(built.output(raw)), composite="lrp_0")
+    with torch.random.fork_rng(devices=[]):  # some models draw masks or noise at every call: the same for both
+        torch.manual_seed(0)
+        expected = surrogate(built)
+        torch.manual_seed(0)
+        e = hw.explain(built.model, built.inputs, target=lambda raw: weighted(built.output(raw)), composite="lrp_0")
     found = e.relevance if isinstance(e.relevance, dict) else {"": e.relevance}
     found = {k: r for k, r in found.items() if r is not None}  # of a mask there is none
     if any(k not in expected and bool(r.any()) for k, r in found.items()):

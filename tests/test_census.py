@@ -215,3 +215,18 @@ def test_what_rounding_alone_parts_is_compared_in_double(monkeypatch: pytest.Mon
     model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)).eval()
     assert census_oracle.check(Built(model, torch.randn(1, 4)), None).endswith("in float64")
     assert next(model.parameters()).dtype == torch.float32
+
+
+class Noisy(nn.Module):
+    """A model that hides a part of its input, another at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x * (torch.rand_like(x) > 0.5))
+
+
+def test_the_oracle_draws_what_the_engine_draws() -> None:
+    assert census_oracle.check(Built(Noisy().eval(), torch.randn(1, 8)), None).startswith("agrees with the surrogate")
