@@ -67,16 +67,16 @@ def selfcheck(model: Callable[..., Any], x: Any, target: Any = None) -> Report:
     before = _state(model)
     inputs = Inputs.of(x)
     with torch.no_grad():
-        own = _output(inputs.call(model, inputs.values))
+        own = _outputs(inputs.call(model, inputs.values))
     whole = explain(model, x, target, ledger=True)
     tolerance = 1e-9 if whole.output.dtype == torch.float64 else 1e-4 if whole.output.dtype == torch.float32 else 5e-2
     checks = [_balance(whole, tolerance), _gradient(model, x, target, tolerance)]
     if inputs.samples > 1:
         checks.append(_batch(model, inputs, target, whole, tolerance))
     with torch.no_grad():
-        again = _output(inputs.call(model, inputs.values))
+        again = _outputs(inputs.call(model, inputs.values))
     changed = _changes(before, _state(model))
-    checks.append(Check("the model's output is as before", float((own - again).abs().max()), 0.0))
+    checks.append(Check("the model's output is as before", _apart(own, again), 0.0))
     checks.append(Check("the model is as before", float(len(changed)), 0.0, ", ".join(changed)))
     return Report(checks)
 
@@ -138,8 +138,17 @@ def _batch(model: Any, inputs: Inputs, target: Any, whole: Explanation, toleranc
     return Check(name, _difference(whole, single), tolerance)
 
 
-def _output(raw: Any) -> Tensor:
-    return select_output(raw).detach().clone()
+def _outputs(raw: Any) -> list[Tensor]:
+    """All tensors that a model returns: a detector's dictionaries hold several, none of them the one output."""
+    return [t.detach().clone() for t in leaves(raw) or [select_output(raw)]]
+
+
+def _apart(own: list[Tensor], again: list[Tensor]) -> float:
+    if [t.shape for t in own] != [t.shape for t in again]:
+        return torch.inf
+    pairs = [(a, b) if a.is_complex() else (a.double(), b.double()) for a, b in zip(own, again, strict=True)]
+    gaps = [torch.where(a == b, 0, (a - b).abs()) for a, b in pairs if a.numel()]
+    return max((float(gap.max()) for gap in gaps), default=0.0)
 
 
 def _state(model: Any) -> dict[str, Any]:

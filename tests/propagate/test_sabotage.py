@@ -127,3 +127,23 @@ def test_an_input_may_be_one_number_a_sample() -> None:
     e = hw.explain(model, x, target=1)
     biases = (model.features.bias + model.time.bias)[1].detach().expand(2)
     assert torch.allclose(completeness_gap(e, relative=False).float(), biases, atol=1e-6)
+
+
+class Detector(nn.Module):
+    """Boxes and scores of each image in a dictionary, as detectors have them; of no box in the second."""
+
+    def __init__(self, moves: bool = False) -> None:
+        super().__init__()
+        self.score, self.moves, self.calls = nn.Linear(4, 1), moves, 0
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        self.calls += self.moves
+        found = {"boxes": x + self.calls, "scores": self.score(x)[:, 0], "labels": torch.ones(len(x)) > 0}
+        return [found, {"boxes": x[:0], "scores": x[:0, 0], "labels": x[:0, 0] > 0}]
+
+
+def test_the_selfcheck_of_a_detector() -> None:
+    x = torch.randn(1, 4)
+    assert hw.selfcheck(Detector().eval(), x, lambda found: found[0]["scores"])
+    report = hw.selfcheck(Detector(moves=True).eval(), x, lambda found: found[0]["scores"])
+    assert [c.name for c in report if not c.passed] == ["the model's output is as before"]
