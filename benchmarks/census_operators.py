@@ -87,11 +87,13 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "torch.xlogy": lambda v: torch.xlogy(v, v.flip(1).abs() + 1),
     "torch.logaddexp": lambda v: torch.logaddexp(v, v.flip(1)),
     "torch.copysign": lambda v: torch.copysign(v, v.flip(1)),
-    "torch.renorm": lambda v: v.renorm(2, 1, 0.5),
+    "torch.renorm": lambda v: torch.stack([one.renorm(2, 0, 0.5) for one in v]),
     "torch.frexp": lambda v: torch.frexp(v).mantissa,
     "torch.ldexp": lambda v: torch.ldexp(v, torch.tensor(2)),
     "torch.cross entropy": lambda v: -F.log_softmax(v, 1)[:, 0],
-    "torch.segment_reduce": lambda v: torch.segment_reduce(v[0], "mean", lengths=torch.tensor([1, 3]))[None],
+    "torch.segment_reduce": lambda v: torch.stack(
+        [torch.segment_reduce(one, "mean", lengths=torch.tensor([1, 3])) for one in v]
+    ),
     "torch.vmap": lambda v: torch.vmap(lambda one: one.relu() * 2)(v),
     "complex product": lambda v: torch.view_as_real(torch.view_as_complex(v.unflatten(3, (4, 2))) * (0.6 + 0.8j)),
 }
