@@ -85,7 +85,7 @@ def _patches_with_shapes() -> dict[str, Any]:
     }  # fmt: skip
 
 
-_MUSE = {
+MUSE = {
     **EYE,
     "pos_emb_height": 4,
     "pos_emb_width": 4,
@@ -196,8 +196,8 @@ MULTIMODAL: dict[str, Particular] = {
     "Kimi_K25VisionModel": Particular(
         {**EYE, "pos_emb_height": 4, "pos_emb_width": 4},
         lambda: {"pixel_values": noise(16, 3, 4, 4), "grid_thw": torch.tensor([[1, 4, 4]])}),
-    "MuseGlimmerVisionModel": Particular(_MUSE, _muse),
-    "MuseSparkVisionModel": Particular(_MUSE, _muse),
+    "MuseGlimmerVisionModel": Particular(MUSE, _muse),
+    "MuseSparkVisionModel": Particular(MUSE, _muse),
     "MuseGlimmerAssistantModel": Particular(
         {**TEXT, "layer_types": ["sliding_attention", "full_attention"], "block_size": 4, "target_layer_ids": [0, 1]},
         lambda: {"noise_embeds": noise(1, 4, 64), "context_hidden_states": noise(1, 6, 128)}),

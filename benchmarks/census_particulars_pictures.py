@@ -13,6 +13,7 @@ from benchmarks.census_particulars import GLM_MOE, QWEN_TEXT, SOUND, TEXT, Parti
 from benchmarks.census_particulars_multimodal import (
     EYE,
     FLAT_EYE,
+    MUSE,
     ROPES,
     TOKENS,
     TOWER,
@@ -137,6 +138,28 @@ PICTURES: dict[str, Particular] = {
         lambda: typed(picture(
             4, noise(1, 16, 48), image_token_pooling=torch.arange(16).view(4, 4),
             image_grids=torch.tensor([[2, 2, 0, 0]]), image_num_crops=torch.tensor([1]))), cut=False),
+    "Cosmos3OmniForConditionalGeneration": Particular(
+        {"text_config": QWEN_TEXT, "vision_config": TOWER, **TOKENS}, in_patches),
+    "MistralLarge4ForConditionalGeneration": Particular(
+        {"text_config": {**GLM_MOE, "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24,
+                         "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "n_group": 1,
+                         "topk_group": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+         "vision_config": _PIXTRAL, **TOKENS}, lambda: {**_image(4), "image_sizes": _SIZE}),
+    "GraniteSpeechPlusForConditionalGeneration": Particular(
+        _GRANITE, lambda: {**_sound(8), "input_features": noise(1, 16, 16)}, cut=False),
+    "Qwen3ASRForConditionalGeneration": Particular(
+        {"audio_config": {**_WHISPER, "n_window": 50, "output_dim": 64, "n_window_infer": 100, "conv_chunksize": 100,
+                          "downsample_hidden_size": 8, "max_source_positions": 100},
+         "text_config": {"model_type": "qwen3", **QWEN_TEXT}, **_AUDIO},
+        lambda: _sound(13, 100, "input_features_mask"), cut=False),
+    "MuseGlimmerForConditionalGeneration": Particular(
+        {"text_config": {**TEXT, "layer_types": ["sliding_attention", "full_attention"], "layer_rope_theta": [1e4, 0]},
+         "vision_config": MUSE, "out_hidden_size": 128, "projector_hidden_size": 48, **TOKENS},
+        lambda: picture(4, noise(16, 96), image_grid_thw=torch.tensor([[1, 4, 4]]))),
+    "Ovis2ForConditionalGeneration": Particular(
+        {"text_config": _QWEN, "vision_config": {**EYE, "hidden_stride": 2, "vocab_size": 24},
+         "visual_indicator_token_ids": [76, 77, 78, 79, 80], **TOKENS, "hidden_size": 64, "vocab_size": 128},
+        lambda: _image(4), cut=False),
     "Qwen2AudioForConditionalGeneration": Particular(
         {"text_config": _QWEN, "audio_config": _WHISPER, **_AUDIO},
         lambda: _sound(10, mask="feature_attention_mask"), cut=False),
