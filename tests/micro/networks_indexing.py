@@ -104,6 +104,7 @@ ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     "divided_in_place": lambda v: v.clone().div_(3).mul_(2).neg_(),
     "added_in_place": lambda v: v.clone().add_(v.flip(1)).sub_(v.roll(1, 1), alpha=0.5),
     "cast_and_back": lambda v: v.to(torch.float64).double().type_as(v).contiguous(),
+    "as_tensor": lambda v: torch.asarray(torch.as_tensor(v, dtype=torch.float64) * 1.0),
     "reversed_subtraction": lambda v: 0 - v,
     "largest_over_all_but_batch": lambda v: v.amax(1, keepdim=True) - v.amin(1, keepdim=True) + v,
     "norm_of_order_one": lambda v: v.abs().sum(1, keepdim=True) + v,

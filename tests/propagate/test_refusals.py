@@ -161,11 +161,26 @@ def test_torchscript() -> None:
     refused(whole.eval(), x, "'last'", "TorchScript", "eager", kind=hw.UnsupportedModel)
 
 
-def test_a_scripted_function_within_a_model() -> None:
-    def cube(x: Tensor) -> Tensor:
-        return x * x * x
+def softly_clamped(x: Tensor, bound: float = 2.0) -> Tensor:
+    return (x / bound).tanh() * bound
 
-    refused(*body(scripted(lambda: torch.jit.script(cube))), "cannot be seen", "scripted", kind=hw.UnsupportedOperator)
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda f: torch.jit.trace(f, torch.ones(2, 4))])
+def test_a_scripted_function_is_explained_as_it_was_written(make: Callable[[Any], Any]) -> None:
+    model, x = body(scripted(lambda: make(softly_clamped)))
+    before, call = model(x), vars(torch.jit.ScriptFunction)["__call__"]
+    found = hw.explain(model, x, ledger=True)
+    assert found.ledger is not None
+    assert found.ledger.unexplained().max() < 1e-5
+    assert vars(torch.jit.ScriptFunction)["__call__"] is call
+    assert torch.equal(model(x), before)
+    model.middle.function = softly_clamped
+    torch.testing.assert_close(found.relevance, hw.explain(model, x).relevance)
+
+
+def test_numbers_read_from_live_tensors() -> None:
+    read = body(lambda x: torch.as_tensor([[x.sum(), x.mean(), x.amax(), x.amin()]] * 2))
+    refused(*read, "as_tensor", kind=hw.UnsupportedOperator)
 
 
 def test_a_quantized_module() -> None:

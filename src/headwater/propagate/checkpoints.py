@@ -1,4 +1,4 @@
-"""Checkpoints and custom Functions: while an explanation runs on this thread, they just call their function.
+"""Checkpoints, custom and scripted functions: while an explanation runs on this thread, they just call their function.
 
 ``torch.func.grad`` and its kin, whose inside no walk back passes, refuse meanwhile.
 """
@@ -76,10 +76,20 @@ def _together(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _scripted(call: Callable[..., Any]) -> Callable[..., Any]:
+    def run(function: torch.jit.ScriptFunction[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        # What torch.jit.script compiled it from, which torch keeps for its own compiler; a traced function has none.
+        written = getattr(function, "_torchdynamo_inline", None) if _explaining() else None
+        return call(function, *args, **kwargs) if written is None else written(*args, **kwargs)
+
+    return run
+
+
 _STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "CheckpointFunction": (checkpoint, _reentrant),
     "_checkpoint_without_reentrant_generator": (checkpoint, _generator),
     "apply": (torch.autograd.Function, _apply),
+    "__call__": (torch.jit.ScriptFunction, _scripted),
     "forward": (torch.nn.DataParallel, _together),
     "grad_increment_nesting": (eager_transforms, _refusing),
     "jvp_increment_nesting": (eager_transforms, _refusing),
@@ -87,9 +97,9 @@ _STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 
 
 def call_directly() -> None:
-    """From here on, on this thread, checkpoints do not recompute and custom Functions show what their forward does.
+    """From here on, on this thread, checkpoints do not recompute, custom and scripted functions show what they do.
 
-    The mode cannot follow a second forward in the backward, nor look into a Function. :func:`call_as_ever` ends it.
+    The mode cannot follow a second forward in the backward, nor look into them. :func:`call_as_ever` ends it.
     """
     global _ACTIVE
     with _LOCK:

@@ -13,7 +13,10 @@ from headwater.propagate.tags import raw_tag
 if TYPE_CHECKING:
     from headwater.propagate.kinds import Operator
 
-_UNMOVED = {"to", "long", "int", "type", "clone", "contiguous", "clamp", "cpu", "cuda", "detach", "abs", "remainder"}
+_UNMOVED = {
+    "to", "long", "int", "type", "clone", "contiguous", "clamp", "cpu", "cuda", "detach", "abs", "remainder",
+    "as_tensor", "asarray",
+}  # fmt: skip
 _ARITHMETIC = {"add", "sub", "rsub", "mul"}  # hashes and offsets of ids
 _SUMS = {"scatter_add", "index_add", "scatter_reduce", "index_reduce"}  # ids made of several
 # Where a number, or a tensor, may stand for an id that is no input's; and where numbers are places, not ids.

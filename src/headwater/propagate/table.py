@@ -95,6 +95,7 @@ _TABLE = (
     _row(" ".join(name for name in _HOMOGENEOUS.split() if name.startswith("fft_")), "homogeneous", native),
     _row("upsample_bicubic2d _upsample_bicubic2d_aa", "homogeneous", native),
     _row(_VIEWS, "homogeneous", native, view=True, nonneg="keep", moves_ids=True),
+    _row("as_tensor asarray", "homogeneous", treatments.converted, view=True, nonneg="keep", moves_ids=True),
     _row("getitem", "homogeneous", layers.indexed, view=True, nonneg="keep", moves_ids=True),
     _row(_JOINS, "homogeneous", native, joins=True, moves_ids=True),
     _row(

@@ -31,6 +31,11 @@ def constant(engine: Propagation, call: Call) -> Any:
     return out.detach() if isinstance(out, Tensor) and out.requires_grad else out
 
 
+def converted(engine: Propagation, call: Call) -> Any:
+    """``as_tensor`` of a tensor is that tensor; of numbers read from live tensors nothing walks back."""
+    return engine.native(call) if isinstance(bind(call, "data", None)[0], Tensor) else engine.gap(call)
+
+
 def embedding(engine: Propagation, call: Call) -> Any:
     """A lookup in a live table moves its rows; live indices are floats where token ids are wanted."""
     if not call.args[0].is_floating_point() or not call.args[1].is_floating_point():
