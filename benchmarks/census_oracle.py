@@ -12,9 +12,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 import headwater as hw
@@ -34,7 +36,7 @@ lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell clamp 
 logsumexp maximum minimum max min cdist grid_sampler grid_sample embedding_bag multi_head_attention_forward
 instance_norm local_response_norm normalize norm linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul
 cumprod complex view_as_complex polar rsub scatter_reduce segment_reduce index_put cummax log_softmax
-linalg_solve linalg_inv linalg_pinv linalg_det linalg_cross linalg_matrix_exp inverse inv det cross atan2 arctan2
+linalg_solve linalg_inv linalg_pinv linalg_det linalg_cross linalg_matrix_exp matrix_exp inverse inv det cross atan2 arctan2
 hypot xlogy renorm copysign fmod logaddexp logcumsumexp
 """
 
@@ -213,6 +215,11 @@ class Surrogate(TorchFunctionMode):
         return value * gate.sigmoid().detach()
 
 
+def _unseen(function: type[Function], *args: Any, **kwargs: Any) -> Any:
+    """In place of a custom Function: what it computes cannot be rewritten."""
+    raise NotApplicable(f"the custom Function {function.__name__}")
+
+
 _ALIASES = {
     "bmm": "matmul", "mm": "matmul", "truediv": "div", "true_divide": "div", "multiply": "mul", "rmul": "mul",
     "imul": "mul", "iadd": "add", "radd": "add", "isub": "sub", "itruediv": "div", "rmatmul": "matmul",
@@ -286,7 +293,7 @@ def surrogate(built: Built) -> dict[str, Tensor]:
             k: v.clone().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() and "mask" not in k else v
             for k, v in values.items()
         }
-        with torch.enable_grad(), Surrogate(ids) as mode:
+        with torch.enable_grad(), patch.object(Function, "apply", classmethod(_unseen)), Surrogate(ids) as mode:
             raw = built.model(**lives) if isinstance(built.inputs, dict) else built.model(lives[""])
             score = weighted(built.output(raw)).sum()
         ends = {k: [v] for k, v in lives.items() if _live(v)} | {k: v for k, v in mode.embedded.items() if v}

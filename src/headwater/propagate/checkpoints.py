@@ -1,4 +1,4 @@
-"""Checkpoints, custom and scripted functions: while an explanation runs on this thread, they just call their function.
+"""Checkpoints, maps, custom and scripted functions: while an explanation runs here, they just call their function.
 
 ``torch.func.grad`` and its kin, whose inside no walk back passes, refuse meanwhile.
 """
@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch._functorch import eager_transforms
+from torch._functorch import eager_transforms, vmap
 from torch.utils import checkpoint
 
 from headwater.errors import UnsupportedModel
 from headwater.propagate.functions import explained_apply
+from headwater.propagate.vectorized import explained_vmap
 
 DIFFERENTIATES = (
     "The model takes a gradient within its forward (torch.autograd.grad, torch.func.grad, vjp or jvp), which relevance "
@@ -59,6 +60,10 @@ def _apply(original: Any) -> Any:
     return explained_apply(original, _explaining)
 
 
+def _vmap(original: Callable[..., Any]) -> Callable[..., Any]:
+    return explained_vmap(original, _explaining)
+
+
 def _refusing(nesting: Callable[[], Any]) -> Callable[[], Any]:
     def enter() -> Any:
         if _explaining():
@@ -90,6 +95,7 @@ _STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "_checkpoint_without_reentrant_generator": (checkpoint, _generator),
     "apply": (torch.autograd.Function, _apply),
     "__call__": (torch.jit.ScriptFunction, _scripted),
+    "_flat_vmap": (vmap, _vmap),
     "forward": (torch.nn.DataParallel, _together),
     "grad_increment_nesting": (eager_transforms, _refusing),
     "jvp_increment_nesting": (eager_transforms, _refusing),

@@ -61,6 +61,7 @@ class Propagation(Live, TorchFunctionMode):
         self._randomness: AbstractContextManager[None] | None = None
         self.walking = False
         self.retaining = False  # the graph will be walked again
+        self.unfolding = 0  # how many forwards of custom Functions run as plain code
         self.capturing = False  # relevance of hidden layers is asked for
         self.watch: Callable[[Call, Tensor], None] | None = None  # is shown every call's results
         self.depth = 0  # affine operators on the longest path, known after the forward
@@ -85,6 +86,8 @@ class Propagation(Live, TorchFunctionMode):
         operator = classify(func)
         kwargs = kwargs or {}
         if operator.metadata:
+            if self.unfolding and func is torch._C._set_grad_enabled:
+                return None  # see :mod:`headwater.propagate.functions`
             return func(*args, **kwargs)
         if operator.idle is not None and self.names is None and operator.idle(*args, **kwargs):
             return args[0]

@@ -46,12 +46,6 @@ def of_regions(engine: Propagation, call: Call) -> Any:
     return steered(engine, call, bind(call, "input rois", None, None)[1])
 
 
-def solve(engine: Propagation, call: Call) -> Any:
-    """Linear systems and inverses: the matrix divides, so it is constant."""
-    second = call.operator.name in ("cholesky_solve",)
-    return steered(engine, call, call.args[1] if second else call.args[0])
-
-
 def elementwise_of_two(engine: Propagation, call: Call) -> Any:
     """An elementwise function of two tensors; of one alone, or of two functions of one tensor, a chain."""
     a, b = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs.get("other", call.kwargs.get("exponent"))
@@ -80,21 +74,6 @@ def clamp(engine: Propagation, call: Call) -> Any:
         if bound is not None:
             x = engine.redo(choose, x, bound if isinstance(bound, Tensor) else torch.full_like(x, bound).detach())
     return x
-
-
-def determinant(engine: Propagation, call: Call) -> Any:
-    """Of degree ``n``: each of the rows takes 1/n."""
-    return engine.local(call, 1 / max(call.live[0].shape[-1], 1))
-
-
-def cholesky(engine: Propagation, call: Call) -> Any:
-    """Of degree one half."""
-    return engine.local(call, 2.0)
-
-
-def cross(engine: Propagation, call: Call) -> Any:
-    """A product of two vectors: each takes half."""
-    return engine.product(call, list(call.args[:2]))
 
 
 def cumulative_product(engine: Propagation, call: Call) -> Any:

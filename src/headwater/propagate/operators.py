@@ -29,7 +29,11 @@ _ALIASES = {
     "truediv": "div", "special_expit": "sigmoid", "log_sigmoid": "logsigmoid",
     "concat": "cat", "concatenate": "cat", "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div",
     "negative": "neg", "absolute": "abs", "clip": "clamp", "arctan": "atan", "and": "logical_and", "or": "logical_or",
-    "xor": "logical_xor", "invert": "logical_not", "floordiv": "floor_divide",
+    "xor": "logical_xor", "invert": "logical_not", "floordiv": "floor_divide", "linalg_matmul": "matmul",
+    "pinverse": "linalg_pinv", "special_psi": "digamma", "special_gammaln": "lgamma",
+    "special_multigammaln": "mvlgamma",
+    **{f"special_{name}": name for name in ("digamma", "erfc", "erfinv", "exp2", "expm1", "log1p", "logit", "polygamma",
+                                            "sinc", "xlogy")},
 }  # fmt: skip
 _DISPATCHED = {
     getattr(F, name): name

@@ -30,6 +30,18 @@ def entropy(p: Tensor, dim: int | list[int], keepdim: bool = False) -> Tensor:
     return -torch.xlogy(p, p).sum(dim, keepdim=keepdim)
 
 
+def probabilities(a: Tensor, dim: list[int]) -> Tensor:
+    """Softmax along axes together; none where all values are masked.
+
+    ``exp(a - logsumexp(a))`` adds up to one only to the spacing of numbers of the size of ``a``: at scores in the
+    thousands, in float32, to 1e-4 of it, of which relevance then makes the thousandfold.
+    """
+    highest = a.detach().amax(dim, keepdim=True)
+    weights = (a - torch.where(highest.isfinite(), highest, 0.0)).exp()
+    total = weights.sum(dim, keepdim=True)
+    return weights / torch.where(total == 0, 1.0, total)
+
+
 def shares(rule: Rule, p: Tensor, dim: int | list[int]) -> Tensor:
     """The share of each input of a pooling: ``p`` itself, or all for (each of) the largest."""
     if isinstance(rule, (Gradient, Proportional)):
@@ -42,24 +54,21 @@ def logsumexp(engine: Propagation, call: Call) -> Any:
     """``logsumexp``, by the rule of its row: a row of its own, of its class "softmax", or the gradient."""
     rule = engine.composite.pooling(call) or Gradient()
     call.rule_name = str(rule)
-    x, dim, keepdim = bind(call, "input dim keepdim", None, None, False)
+    x, dim = bind(call, "input dim", None, None)[:2]
     dims = [dim] if isinstance(dim, int) else list(dim)
-    if isinstance(rule, Gradient):
-
-        def causes(cs: Any, factors: Any) -> None:
-            a = x.detach()
-            p = (a - a.logsumexp(dims, keepdim=True)).exp()
-            call.book("entropy", entropy(p, dims, keepdim) * cs[0])
-
-        return engine.native(call, causes)
     kept = engine.keeper.keep(x if engine.differentiable else x.detach())
     with torch.set_grad_enabled(engine.differentiable):
         out = call.func(*call.args, **call.kwargs)
 
     def walk(c: Tensor) -> list[Tensor]:
         a = kept.value
-        y = a.logsumexp(dims, keepdim=True)
-        given = shares(rule, (a - y).exp(), dims) * y * c.reshape(y.shape)
+        p, y = probabilities(a, dims), a.logsumexp(dims, keepdim=True)
+        c = c.reshape(y.shape)
+        if isinstance(rule, Gradient):
+            if engine.ledger:
+                call.book("entropy", entropy(p, dims, True) * c)
+            return [p * c]
+        given = shares(rule, p, dims) * y * c
         factor = divide(given.clone(), a.clone())
         if engine.ledger:
             call.book("zero input", given - product(a, factor))

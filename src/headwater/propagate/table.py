@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from headwater.propagate import layers, operands, pooling, products, recurrent, treatments
+from headwater.propagate import layers, matrices, operands, pooling, products, recurrent, treatments
 from headwater.propagate.kinds import Handler, Operator, native
 from headwater.propagate.pointwise import BENT, elementwise
 
@@ -21,7 +21,7 @@ index_select masked_select take take_along_dim gather flip fliplr flipud roll ro
 diagonal diag diag_embed diagonal_scatter tril triu unfold as_strided ravel atleast_1d atleast_2d atleast_3d
 pixel_shuffle pixel_unshuffle channel_shuffle positive alias broadcast_to broadcast_tensors real resolve_conj
 resolve_neg index _to_copy im2col narrow_copy pin_memory lift_fresh view_as_real view_as_complex align_to rename
-imag conj conj_physical
+imag conj conj_physical diagflat linalg_diagonal combinations unsafe_split_with_sizes cfloat cdouble
 """
 _HOMOGENEOUS = """
 sum mean nansum nanmean cumsum amax amin sort topk kthvalue median nanmedian mode cummax cummin msort aminmax
@@ -39,7 +39,8 @@ coalesce
 _pack_padded_sequence _pad_packed_sequence cumulative_trapezoid trapezoid trapz diff fft_fft fft_ifft fft_rfft
 fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft complex fft_fftshift fft_ifftshift
 max_unpool1d quantile nanquantile affine_grid_generator nll_loss nll_loss_nd nll_loss2d copysign frexp ldexp
-linalg_svdvals linalg_eigvalsh fft_hfft fft_ihfft fft_rfftn fft_irfftn
+linalg_svdvals linalg_eigvalsh linalg_matrix_norm fft_hfft fft_ihfft fft_rfftn fft_irfftn fft_hfft2 fft_ihfft2
+fft_hfftn fft_ihfftn deg2rad rad2deg sum_to_size
 """
 _AXES = """
 transpose t T mT H mH adjoint permute movedim moveaxis swapaxes swapdims unbind select narrow getitem index_select
@@ -78,6 +79,7 @@ pow float_power erf erfc erfinv sin cos tan asin acos atan arcsin arccos sinh co
 arctanh softsign logsigmoid hardswish hardsigmoid hardtanh relu6 clamp clamp_min clamp_max threshold softshrink
 hardshrink tanhshrink logit xlogy nan_to_num sinc i0 special_i0 special_erf expit rpow fmod remainder frac hypot atan2
 arctan2 logaddexp logaddexp2 nextafter special_ndtr digamma lgamma
+special_entr special_erfcx special_i0e special_i1 special_i1e special_log_ndtr special_ndtri mvlgamma polygamma
 """
 _NONNEG = "sigmoid hardsigmoid exp exp2 square relu6 softplus expit sqrt rsqrt"
 
@@ -151,11 +153,17 @@ _TABLE = (
     _row("clamp clamp_min clamp_max", "pointwise", operands.clamp, elementwise=True, degree=BENT),
     _row("grid_sampler grid_sampler_2d grid_sampler_3d", "homogeneous", operands.grid_sampler),
     _row("roi_align roi_pool ps_roi_align ps_roi_pool", "homogeneous", operands.of_regions, nonneg="keep"),
-    _row("linalg_solve linalg_inv inverse linalg_pinv", "product", operands.solve),
-    _row("linalg_solve_triangular cholesky_solve", "product", operands.solve),
-    _row("linalg_det det", "product", operands.determinant),
-    _row("linalg_cholesky cholesky", "homogeneous", operands.cholesky),
-    _row("linalg_cross cross", "product", operands.cross),
+    _row("linalg_solve linalg_solve_ex linalg_inv linalg_inv_ex inverse linalg_pinv", "product", matrices.solve),
+    _row("linalg_solve_triangular cholesky_solve", "product", matrices.solve),
+    _row("linalg_det det", "product", matrices.determinant),
+    _row("logdet linalg_slogdet slogdet", "pointwise", matrices.log_determinant),
+    _row("linalg_cholesky linalg_cholesky_ex cholesky", "homogeneous", matrices.cholesky),
+    _row("linalg_cross cross", "product", matrices.cross),
+    _row("linalg_matrix_exp matrix_exp", "pointwise", matrices.exponential),
+    _row("linalg_matrix_power matrix_power", "product", matrices.power),
+    _row("linalg_multi_dot", "product", matrices.chain),
+    _row("linalg_vecdot", "product", matrices.dot),
+    _row("cov", "product", treatments.variance),
     _row("cumprod", "product", operands.cumulative_product),
     _row("logcumsumexp", "softmax", operands.cumulative_logsumexp),
     _row("cross_entropy_loss", "softmax", operands.cross_entropy),

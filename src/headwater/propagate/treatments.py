@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def constant(engine: Propagation, call: Call) -> Any:
     """No relevance passes: comparisons, indices, rounding, shapes."""
+    if engine.unfolding and call.operator.name in ("detach", "data"):
+        return engine.redo(torch.Tensor.view_as, call.args[0], call.args[0])
     if call.operator.name in ("detach", "data", "numpy"):
         warnings.warn(
             f"{call.operator.name} {places.describe_here(engine.model)} ends the relevance of what it is called on.",
