@@ -131,7 +131,7 @@ class Question:
             part = self.select(torch.arange(rows.start, rows.stop))
             if self._is_fixed:
                 return self.target, part.scores()
-            with torch.no_grad():
+            with torch.no_grad(), soundness.repeatable(self.seed):
                 output = targets.select_output(part.inputs.call(self.model, part.inputs.copies()))
                 part.inputs.refuse_a_lone_sample(output)
                 part.inputs.warn_of_series(output, part.target)
@@ -161,7 +161,7 @@ class Question:
             for i in self.explained:
                 values[i] = self.move(i, 0, values[i])[0]
             return replace(self.about(values), move=None).scores()
-        with torch.no_grad():
+        with torch.no_grad(), soundness.repeatable(self.seed):
             if isinstance(self.target, targets.Neuron):
                 scores = _neuron(self.model, self.inputs, self.target)
             else:

@@ -323,3 +323,58 @@ def test_refusals() -> None:
 
     with pytest.raises(hw.UnsupportedModel, match="another path"):
         hw.explain(Branches(), torch.ones(2, 3), 0, "deeplift", baselines=-1.0)
+
+
+DEPENDING: dict[str, Any] = {  # on constants that the model computes otherwise on the baseline
+    "relu by a mask": lambda m, x: m(x) * (m(x) > 0),
+    "negative part by a mask": lambda m, x: m(x) * (m(x) < 0),
+    "mask filled": lambda m, x: m(x).masked_fill(m(x) < 0.2, 0.5),
+    "mask of weights": lambda m, x: torch.einsum("ni,ni->n", m(x), (x > 0).double())[:, None],
+    "picked": lambda m, x: m(x).gather(1, x.argsort(1)),
+    "indexed": lambda m, x: m(x)[:, x[0].argsort()],
+    "rounded straight through": lambda m, x: m(x) + (m(x).round() - m(x)).detach(),
+    "spline": lambda m, x: ((x >= 0) & (x < 1)).double() * (1 - x) * m(x),
+    "written by a mask": lambda m, x: torch.where(m(x) > 0, m(x), x).index_fill(1, torch.tensor([0]), 0.0),
+    "complex, written into": lambda m, x: _lowest(torch.fft.rfft(m(x))),
+}
+
+
+def _lowest(f: Tensor) -> Tensor:
+    kept = torch.zeros_like(f)
+    kept[:, :2] = f[:, :2] * 2
+    return torch.fft.irfft(kept, n=6)
+
+
+@pytest.mark.filterwarnings("ignore::headwater.HeadwaterWarning")
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("name", DEPENDING)
+def test_constants_that_differ_at_the_two_points_sum_to_delta(name: str, rule: str) -> None:
+    layer, x = double(nn.Linear(6, 6), 0.6), draw(4, 6)
+    model = lambda x: DEPENDING[name](layer, x)  # noqa: E731
+    e = hw.explain(model, x, target=score, method="deeplift", baselines=draw(4, 6, key=5), rule=rule)
+    assert_complete(e)
+
+
+def test_relu_written_with_a_mask_is_relu() -> None:
+    layer, x = double(nn.Linear(6, 6), 0.6), draw(4, 6)
+
+    def masked(x: Tensor) -> Tensor:
+        z = layer(x)
+        return z * (z > 0)
+
+    options: dict[str, Any] = {"target": score, "method": "deeplift", "baselines": draw(4, 6, key=5)}
+    written, usual = hw.explain(masked, x, **options), hw.explain(lambda x: layer(x).relu(), x, **options)
+    assert_same(written.relevance, usual.relevance)
+
+
+def test_a_model_that_draws_is_asked_with_the_same_numbers_throughout() -> None:
+    encoder, x = double(nn.Linear(6, 4)), draw(3, 6)
+
+    def sampled(x: Tensor) -> Tensor:
+        mean, spread = encoder(x).chunk(2, 1)
+        return mean + spread * torch.randn_like(spread)
+
+    before = torch.get_rng_state()
+    e = hw.explain(sampled, x, target=0, method="deeplift")
+    assert torch.equal(before, torch.get_rng_state())
+    assert_complete(e)

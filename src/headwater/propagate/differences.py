@@ -3,14 +3,13 @@
 The model runs on the reference first and its calls are noted in order; on the explained input each nonlinear call is
 compared with its fellow there. Every treatment is exact, ``Σ c Δx = Δy``, so that the whole is: elementwise functions
 by their secant between the two points, products by their operands' midpoints, convex functions (pooling, norms,
-log-sum-exp) by their gradient at the point where they are larger, scaled; norms, attention and recurrent layers are
-written as these parts.
+log-sum-exp) by their gradient at the point where they are larger, scaled, as are linear calls whose constants (masks,
+places) the model computed otherwise on the reference; norms, attention and recurrent layers are written as these parts.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,10 +22,12 @@ from headwater.propagate.affine import Affine
 from headwater.propagate.calls import Call, bind
 from headwater.propagate.composites import Composite
 from headwater.propagate.engine import Propagation
+from headwater.propagate.kinds import Handler, native
 from headwater.propagate.nested import carries, flat, replace, unique
 from headwater.propagate.products import groups, normalizer_arguments, written_out
 from headwater.propagate.rules import Rule, divide
-from headwater.propagate.tags import is_live
+from headwater.propagate.slopes import Slope, finite, scaled
+from headwater.propagate.tags import is_live, is_weight
 
 _ELEMENTWISE = {"relu", "abs", "leaky_relu", "prelu", "rrelu", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix"}
 _CONCAVE = {"amin", "min", "minimum", "fmin", "cummin"}
@@ -44,12 +45,16 @@ _LINEAR = set(_SAME_EVERYWHERE.split())
 
 @dataclass
 class _Noted:
-    """A call on the reference: its arguments and results, and the input of the affine call before it."""
+    """A call on the reference: its arguments and results, and the input of the affine call before it.
+
+    ``live`` and ``constants`` are the tensors among the arguments that depend on the input and that the model computed.
+    """
 
     name: str
     args: Any
     kwargs: dict[str, Any]
     live: list[Tensor]
+    constants: list[Tensor]
     results: list[Tensor]
     below: Tensor | None
 
@@ -89,7 +94,7 @@ class Difference(Rule):
         if operator.affine:
             if len(call.live) > 1:
                 return self._scaled(engine, call) if len(live) > 2 else self._bilinear(engine, call)
-            return operator.handler(engine, call) if self.reveal else engine.native(call)
+            return self._linear(engine, call, operator.handler if self.reveal else native)
         elementwise = kind == "pointwise" or name in _ELEMENTWISE
         if elementwise and len(live) == 1 and not live[0].is_complex():
             return self._elementwise(engine, call)
@@ -97,26 +102,30 @@ class Difference(Rule):
             return _PARTS[name](engine, call)
         if kind in ("custom", "recurrent") or operator.checked or name in _WRITTEN:
             return operator.handler(engine, call)
-        linear = operator.view or kind == "constant" or name in _LINEAR
-        return engine.native(call) if linear else self._scaled(engine, call)
+        if kind == "constant":
+            return engine.native(call)
+        linear = operator.view or operator.joins or name in _LINEAR
+        return self._linear(engine, call) if linear else self._scaled(engine, call)
 
     # ------------------------------------------------------------------ the two runs
 
     def _fellow(self, call: Call, out: Any, below: Tensor | None = None) -> _Noted | None:
         """Note a call on the reference (None), or find the one that was noted there."""
         if self.noting:
-            copies = {id(t): t.detach().clone() for t in flat([call.args, list(call.kwargs.values())])}
+            given = flat([call.args, list(call.kwargs.values())])
+            copies = {id(t): t.detach() if is_weight(t) else t.detach().clone() for t in given}
             kwargs = {k: replace(v, copies) for k, v in call.kwargs.items()}
             results = [t.detach().clone() for t in flat([out]) if carries(t)]
             live = [copies[id(t)] for t in unique(call.live)]
-            self._noted.append(
-                _Noted(call.operator.name, replace(call.args, copies), kwargs, live, results, _copy(below))
-            )
+            constants = [copies[id(t)] for t in _constants(call)]
+            args = replace(call.args, copies)
+            self._noted.append(_Noted(call.operator.name, args, kwargs, live, constants, results, _copy(below)))
             return None
         fellow = self._noted[self._next] if self._next < len(self._noted) else None
         self._next += 1
-        shapes = [t.shape for t in unique(call.live)]
-        if fellow is None or fellow.name != call.operator.name or [t.shape for t in fellow.live] != shapes:
+        shapes = [t.shape for t in (*unique(call.live), *flat([out])) if carries(t)]
+        there = None if fellow is None else [t.shape for t in (*fellow.live, *fellow.results)]
+        if fellow is None or fellow.name != call.operator.name or there != shapes:
             raise UnsupportedModel(
                 f"The model took another path on the baseline than on x: {call.operator.name!r} "
                 f"{places.describe_here(call.engine.model)} has no fellow there. Choose a baseline that takes the same."
@@ -155,7 +164,7 @@ class Difference(Rule):
     def _bilinear(self, engine: Propagation, call: Call) -> Any:
         """A product of two live operands: each takes the mean of the other at both points."""
         if len(call.live) < 2:
-            return engine.native(call)
+            return self._linear(engine, call)
         with torch.no_grad():
             out = call.func(*call.args, **call.kwargs)
         fellow, live = self._fellow(call, out), unique(call.live)
@@ -181,6 +190,18 @@ class Difference(Rule):
         mode = call.kwargs.get("rounding_mode")
         return quotient if mode is None else engine.redo(torch.trunc if mode == "trunc" else torch.floor, quotient)
 
+    def _linear(self, engine: Propagation, call: Call, treatment: Handler = native) -> Any:
+        """A call linear in its live operands; where its constants differ at the two points, it is scaled."""
+        constants = _constants(call)
+        if not constants:
+            return treatment(engine, call)
+        with torch.no_grad():
+            out = call.func(*call.args, **call.kwargs)
+        fellow = self._fellow(call, out)
+        if fellow is None or all(map(torch.equal, constants, fellow.constants)):
+            return treatment(engine, call)
+        return self._scaled_from(engine, call, out, fellow)
+
     def _scaled(self, engine: Propagation, call: Call) -> Any:
         """The gradient at the point whose result is larger (of a concave function: smaller), scaled for each result."""
         with torch.no_grad():
@@ -188,26 +209,29 @@ class Difference(Rule):
         fellow, live = self._fellow(call, out), unique(call.live)
         if fellow is None:
             return engine.reroute(call, out, live, lambda *cs: [torch.zeros_like(t) for t in live])
+        return self._scaled_from(engine, call, out, fellow)
+
+    def _scaled_from(self, engine: Propagation, call: Call, out: Any, fellow: _Noted) -> Any:
+        live = unique(call.live)
         here = [engine.keeper.keep(t.detach()) for t in live]
         results = [engine.keeper.keep(t.detach()) for t in flat([out]) if carries(t)]
         func, args, kwargs, concave = call.func, call.args, call.kwargs, call.operator.name in _CONCAVE
 
         def walk(*cs: Tensor | None) -> list[Tensor | None]:
-            steps = [_finite(k.value - t) for k, t in zip(here, fellow.live, strict=True)]
-            total: list[Tensor | None] = [None] * len(live)
-            points = (
-                (live, [k.value for k in here], args, kwargs),
-                (fellow.live, fellow.live, fellow.args, fellow.kwargs),
-            )
-            for first, (old, values, a, k) in zip((True, False), points, strict=True):
-                parts = _pull(func, old, values, a, k, steps, cs, [
-                    (_finite(r.value - t), ((r.value >= t) != concave) == first)
-                    for r, t in zip(results, fellow.results, strict=True)
-                ])  # fmt: skip
-                total = [p if t is None else t if p is None else t + p for t, p in zip(total, parts, strict=True)]
-            return total
+            steps = [finite(k.value - t) for k, t in zip(here, fellow.live, strict=True)]
+            one = Slope(func, args, kwargs, live, [k.value for k in here], steps)
+            other = Slope(func, fellow.args, fellow.kwargs, fellow.live, fellow.live, steps)
+            pairs = [(r.value, t) for r, t in zip(results, fellow.results, strict=True)]
+            return scaled(one, other, cs, pairs, concave)
 
         return engine.reroute(call, out, live, walk)
+
+
+def _constants(call: Call) -> list[Tensor]:
+    """What the model put into a call beside live tensors and weights: masks, places, buffers."""
+    live = {id(t) for t in call.live}
+    given = flat([call.args, list(call.kwargs.values())])
+    return [t for t in given if id(t) not in live and not is_weight(t)]
 
 
 def _copy(t: Tensor | None) -> Tensor | None:
@@ -216,7 +240,7 @@ def _copy(t: Tensor | None) -> Tensor | None:
 
 def _secant(apply: Any, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
     """``Δy / Δx``, and the slope at the middle where the two points are too close to tell it."""
-    step, near = _finite(x - x0), torch.finfo(x.dtype).eps ** 0.5
+    step, near = finite(x - x0), torch.finfo(x.dtype).eps ** 0.5
     close = step.abs() <= near * (x.abs() + x0.abs())
     close |= (step.abs() <= near) & ((y - y0).abs() <= near * (y.abs() + y0.abs()))
     with torch.enable_grad():
@@ -224,11 +248,6 @@ def _secant(apply: Any, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
         slope = torch.autograd.grad(apply(middle).sum(), middle)[0]
     slope = torch.where(middle.isfinite(), slope, torch.zeros_like(slope))
     return torch.where(close, slope, (y - y0) / torch.where(close, torch.ones_like(step), step))
-
-
-def _finite(difference: Tensor) -> Tensor:
-    """A difference, and none between two places that a mask has set to minus infinity."""
-    return torch.where(difference.isfinite(), difference, torch.zeros_like(difference))
 
 
 def _revealed(affine: Affine, below: Tensor, z0: Tensor, apply: Any, y0: Tensor, c: Tensor) -> Tensor:
@@ -245,38 +264,6 @@ def _revealed(affine: Affine, below: Tensor, z0: Tensor, apply: Any, y0: Tensor,
     p = c * divide((with_up - y0 + with_both - with_down) / 2, up.clone())
     q = c * divide((with_down - y0 + with_both - with_up) / 2, down.clone())
     return affine.transpose((p + q) / 2) + step.sign() * affine.transpose((p - q) / 2, affine.magnitude)
-
-
-def _pull(
-    func: Any, old: Sequence[Tensor], values: Sequence[Tensor], args: Any, kwargs: Any, steps: Sequence[Tensor],
-    cs: Sequence[Tensor | None], changes: Sequence[tuple[Tensor, Tensor]],
-) -> list[Tensor | None]:  # fmt: skip
-    """Factors by the gradient of ``func`` at ``values`` for the chosen results, scaled so that they make up its change.
-
-    Args:
-        old: the tensors within ``args`` and ``kwargs`` that ``values`` stand for; ``steps``: how each differs.
-        cs: factors of the results; ``changes``: how each result differs, and where this point is the one to ask.
-    """
-    leaves = [v.detach().clone().requires_grad_() for v in values]
-    swap = {id(t): leaf for t, leaf in zip(old, leaves, strict=True)}
-    with torch.enable_grad():
-        out = func(*replace(args, swap), **{k: replace(v, swap) for k, v in kwargs.items()})
-        ends = [t for t in flat([out]) if carries(t)]
-        seeds = [torch.zeros_like(y, requires_grad=True) for y in ends]
-        back = torch.autograd.grad(ends, leaves, seeds, create_graph=True, allow_unused=True)
-        parts = [(g.conj() * step).real.sum() for g, step in zip(back, steps, strict=True) if g is not None]
-        along = sum(parts, torch.zeros(()))
-    forward = torch.autograd.grad(along, seeds, allow_unused=True, retain_graph=True)
-    weighted = []
-    for y, c, moved, (change, chosen) in zip(ends, cs, forward, changes, strict=True):
-        if c is None:
-            weighted.append(torch.zeros_like(y))
-            continue
-        moved = torch.zeros_like(y) if moved is None else moved
-        still = moved.abs() <= torch.finfo(y.dtype).tiny
-        scale = torch.where(still, torch.ones_like(y), change / torch.where(still, torch.ones_like(y), moved))
-        weighted.append(torch.where(chosen, c * scale, torch.zeros_like(y)))
-    return list(torch.autograd.grad(ends, leaves, weighted, allow_unused=True))
 
 
 def _softmax(engine: Propagation, call: Call) -> Any:

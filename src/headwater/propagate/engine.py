@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from headwater.errors import UnsupportedOperator
-from headwater.propagate import booking, constants, filtering, inplace, places, products, sources
+from headwater.propagate import booking, constants, filtering, inplace, places, products, soundness, sources
 from headwater.propagate.calls import Call, Causes, Reroute, Walk
 from headwater.propagate.checkpoints import call_as_ever, call_directly
 from headwater.propagate.composites import Composite
@@ -121,10 +121,8 @@ class Propagation(Live, TorchFunctionMode):
         """Seed the generators at the first random call; :meth:`close` gives them back as they were."""
         if self._seed is None or self._randomness is not None:
             return
-        cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-        self._randomness = torch.random.fork_rng(devices=cuda)
+        self._randomness = soundness.repeatable(self._seed)
         self._randomness.__enter__()
-        torch.manual_seed(self._seed)
 
     def inside(self, body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a Python function under the engine again, from inside a call."""

@@ -90,6 +90,15 @@ def allow_training(engine: Propagation, what: str) -> None:
     engine.seed_now()
 
 
+@contextlib.contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Random numbers are those of this seed within; afterwards the generators are as they were."""
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
+
+
 def _check_weights(model: nn.Module, modules: list[nn.Module]) -> None:
     """Look at the values of parameters once, and again only when one has changed."""
     weights = [t for module in modules for t in module._parameters.values() if t is not None]
