@@ -96,7 +96,8 @@ class Walk:
                 inputs.call(self.model, inputs.values)
         except RuntimeError:
             error.add_note(
-                "The model fails on this input without any explanation too: check its shape, type and device."
+                f"The model fails on this input ({inputs.samples} samples) without any explanation too: check its "
+                "shape, type and device, or say by batch_size= how many samples it takes at a time."
             )
 
     def _alone(self, inputs: Inputs, target: Any) -> Answer:

@@ -121,6 +121,28 @@ def test_a_map_that_repeats_random_numbers_is_refused_by_name(member: nn.Module)
     refused(model, torch.randn(2, 4), r"torch\.vmap")
 
 
+def test_nested_tensors_are_refused_by_name() -> None:
+    def ragged(x: Tensor) -> Tensor:
+        rows = torch.nested.as_nested_tensor([x[0, :2], x[1, :3]])
+        return torch.nested.to_padded_tensor(rows.relu(), 0.0)
+
+    refused(ragged, torch.randn(2, 4), "nested_tensor", kind=hw.UnsupportedOperator)
+
+
+def test_batch_norm_without_statistics_of_its_own_is_refused_with_the_reason() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval()
+    refused(model, torch.randn(2, 4), "depends on the others", kind=hw.UnsupportedModel)
+
+
+def test_a_model_for_so_many_samples_is_told_how_to_be_asked() -> None:
+    graph = torch.rand(6, 6)
+    with pytest.raises(RuntimeError) as caught:
+        hw.explain(lambda x: graph @ x, torch.randn(6, 3), 0, "integrated_gradients")
+    assert "batch_size=" in "".join(caught.value.__notes__)
+    e = hw.explain(lambda x: graph @ x, torch.randn(6, 3), 0, "integrated_gradients", batch_size=6)
+    assert e.relevance.shape == (6, 3)
+
+
 def test_ending_the_relevance_is_a_warning() -> None:
     model, x = body(lambda x: x + torch.relu(x).detach())
     with pytest.warns(hw.HeadwaterWarning, match=r"detach.*'middle'"):

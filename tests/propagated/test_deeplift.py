@@ -333,10 +333,21 @@ DEPENDING: dict[str, Any] = {  # on constants that the model computes otherwise 
     "picked": lambda m, x: m(x).gather(1, x.argsort(1)),
     "indexed": lambda m, x: m(x)[:, x[0].argsort()],
     "rounded straight through": lambda m, x: m(x) + (m(x).round() - m(x)).detach(),
+    "cast like another": lambda m, x: (m(x) > 0).to(m(x)) * x - m(x),
+    "sparse": lambda m, x: torch.sparse.mm(torch.diag(torch.arange(4.0).double()).to_sparse(), m(x)),
+    "weights by choice": lambda m, x: torch.stack(
+        [F.linear(v, m.weight if v.sum() > 0 else m.weight.flip(0)) for v in x]
+    ),
+    "made without gradients": lambda m, x: m(_settled(m, x).tanh() + x),
     "spline": lambda m, x: ((x >= 0) & (x < 1)).double() * (1 - x) * m(x),
     "written by a mask": lambda m, x: torch.where(m(x) > 0, m(x), x).index_fill(1, torch.tensor([0]), 0.0),
     "complex, written into": lambda m, x: _lowest(torch.fft.rfft(m(x))),
 }
+
+
+def _settled(m: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return m(m(x).tanh())
 
 
 def _lowest(f: Tensor) -> Tensor:

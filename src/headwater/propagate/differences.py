@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwater.errors import UnsupportedModel
 from headwater.propagate import places
@@ -27,7 +27,7 @@ from headwater.propagate.nested import carries, flat, replace, unique
 from headwater.propagate.products import groups, normalizer_arguments, written_out
 from headwater.propagate.rules import Rule, divide
 from headwater.propagate.slopes import Slope, finite, scaled
-from headwater.propagate.tags import is_live, is_weight
+from headwater.propagate.tags import is_live
 
 _ELEMENTWISE = {"relu", "abs", "leaky_relu", "prelu", "rrelu", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix"}
 _CONCAVE = {"amin", "min", "minimum", "fmin", "cummin"}
@@ -47,7 +47,7 @@ _LINEAR = set(_SAME_EVERYWHERE.split())
 class _Noted:
     """A call on the reference: its arguments and results, and the input of the affine call before it.
 
-    ``live`` and ``constants`` are the tensors among the arguments that depend on the input and that the model computed.
+    ``live`` and ``constants`` are the tensors among the arguments that depend on the input and the others.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Difference(Rule):
         """Note a call on the reference (None), or find the one that was noted there."""
         if self.noting:
             given = flat([call.args, list(call.kwargs.values())])
-            copies = {id(t): t.detach() if is_weight(t) else t.detach().clone() for t in given}
+            copies = {id(t): t.detach() if _is_parameter(call, t) else t.detach().clone() for t in given}
             kwargs = {k: replace(v, copies) for k, v in call.kwargs.items()}
             results = [t.detach().clone() for t in flat([out]) if carries(t)]
             live = [copies[id(t)] for t in unique(call.live)]
@@ -198,9 +198,11 @@ class Difference(Rule):
         with torch.no_grad():
             out = call.func(*call.args, **call.kwargs)
         fellow = self._fellow(call, out)
-        if fellow is None or all(map(torch.equal, constants, fellow.constants)):
+        if fellow is None or all(map(_same, constants, fellow.constants)):
             return treatment(engine, call)
-        return self._scaled_from(engine, call, out, fellow)
+        out = engine.native(call)
+        live = any(t.requires_grad for t in flat([out]))  # not so where only the type or shape of an argument is asked
+        return self._scaled_from(engine, call, out, fellow) if live else out
 
     def _scaled(self, engine: Propagation, call: Call) -> Any:
         """The gradient at the point whose result is larger (of a concave function: smaller), scaled for each result."""
@@ -228,10 +230,22 @@ class Difference(Rule):
 
 
 def _constants(call: Call) -> list[Tensor]:
-    """What the model put into a call beside live tensors and weights: masks, places, buffers."""
+    """What the model put into a call beside live tensors: weights, masks, places."""
     live = {id(t) for t in call.live}
-    given = flat([call.args, list(call.kwargs.values())])
-    return [t for t in given if id(t) not in live and not is_weight(t)]
+    return [t for t in flat([call.args, list(call.kwargs.values())]) if id(t) not in live]
+
+
+def _is_parameter(call: Call, t: Tensor) -> bool:
+    """Whether a tensor is a parameter itself, which keeps its values, and not what the model made of some."""
+    return isinstance(call.engine.original(t), nn.Parameter)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of any layout are equal; the same memory is, without a look."""
+    if not a.layout == b.layout == torch.strided:
+        return torch.equal(a.to_dense(), b.to_dense())
+    same_place = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return (same_place and a.shape == b.shape) or torch.equal(a, b)
 
 
 def _copy(t: Tensor | None) -> Tensor | None:

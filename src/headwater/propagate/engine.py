@@ -165,10 +165,9 @@ class Propagation(Live, TorchFunctionMode):
             raise error
 
         try:
-            out = call.func(*call.args, **call.kwargs)
-        except RuntimeError:  # some run only where no gradients are asked for
+            return self.reroute(call, call.func(*call.args, **call.kwargs), unique(call.live), refuse)
+        except RuntimeError:  # some run only where no gradients are asked for, or return nested tensors
             raise error from None
-        return self.reroute(call, out, unique(call.live), refuse)
 
     def _materialize(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -137,7 +137,10 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
     x, w, b, mean, var, training, _, eps, *_ = call.args
     if training or mean is None:
         where = places.describe_here(engine.model)
-        raise UnsupportedModel(f"Batch norm uses batch statistics {where}: call model.eval() before explaining.")
+        raise UnsupportedModel(
+            f"Batch norm uses batch statistics {where}, so that a sample's answer depends on the others: call "
+            "model.eval() before explaining, and let it keep running statistics."
+        )
 
     def scaled() -> Tensor:
         return (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
