@@ -335,9 +335,7 @@ DEPENDING: dict[str, Any] = {  # on constants that the model computes otherwise 
     "rounded straight through": lambda m, x: m(x) + (m(x).round() - m(x)).detach(),
     "cast like another": lambda m, x: (m(x) > 0).to(m(x)) * x - m(x),
     "sparse": lambda m, x: torch.sparse.mm(torch.diag(torch.arange(4.0).double()).to_sparse(), m(x)),
-    "weights by choice": lambda m, x: torch.stack(
-        [F.linear(v, m.weight if v.sum() > 0 else m.weight.flip(0)) for v in x]
-    ),
+    "weights by choice": lambda m, x: torch.stack([F.linear(v, m.weight * (1 + (v.sum() > 0))) for v in x]),
     "made without gradients": lambda m, x: m(_settled(m, x).tanh() + x),
     "spline": lambda m, x: ((x >= 0) & (x < 1)).double() * (1 - x) * m(x),
     "written by a mask": lambda m, x: torch.where(m(x) > 0, m(x), x).index_fill(1, torch.tensor([0]), 0.0),
@@ -364,6 +362,15 @@ def test_constants_that_differ_at_the_two_points_sum_to_delta(name: str, rule: s
     model = lambda x: DEPENDING[name](layer, x)  # noqa: E731
     e = hw.explain(model, x, target=score, method="deeplift", baselines=draw(4, 6, key=5), rule=rule)
     assert_complete(e)
+
+
+def test_layers_chosen_by_the_input_are_another_path() -> None:
+    one, other = double(nn.Linear(6, 6)), double(nn.Linear(6, 6))
+    model = lambda x: one(x) if x.sum() > 0 else other(x)  # noqa: E731
+    x = draw(1, 6).abs()
+    with pytest.raises(hw.UnsupportedModel, match="another path"):
+        hw.explain(model, x, 0, "deeplift", baselines=-x)
+    assert_complete(hw.explain(model, x, 0, "deeplift", baselines=x / 2))
 
 
 def test_relu_written_with_a_mask_is_relu() -> None:

@@ -10,6 +10,7 @@ places) the model computed otherwise on the reference; norms, attention and recu
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -121,16 +122,31 @@ class Difference(Rule):
             args = replace(call.args, copies)
             self._noted.append(_Noted(call.operator.name, args, kwargs, live, constants, results, _copy(below)))
             return None
+        shapes = [t.shape for t in (*unique(call.live), *flat([out])) if carries(t)]
+        return self._met(call, lambda fellow: shapes == [t.shape for t in (*fellow.live, *fellow.results)])
+
+    def _met(self, call: Call, alike: Callable[[_Noted], bool]) -> _Noted:
+        """What was noted of this call on the reference.
+
+        Raises:
+            UnsupportedModel: where something else was, since the model went on by what it had computed.
+        """
         fellow = self._noted[self._next] if self._next < len(self._noted) else None
         self._next += 1
-        shapes = [t.shape for t in (*unique(call.live), *flat([out])) if carries(t)]
-        there = None if fellow is None else [t.shape for t in (*fellow.live, *fellow.results)]
-        if fellow is None or fellow.name != call.operator.name or there != shapes:
+        if fellow is None or fellow.name != call.operator.name or not alike(fellow):
             raise UnsupportedModel(
                 f"The model took another path on the baseline than on x: {call.operator.name!r} "
                 f"{places.describe_here(call.engine.model)} has no fellow there. Choose a baseline that takes the same."
             )
         return fellow
+
+    def _by_parameters(self, call: Call, weights: list[Tensor]) -> None:
+        """Note which parameters a linear call has, or see that they are the same as on the reference."""
+        if self.noting:
+            name = call.operator.name
+            self._noted.append(_Noted(name, (), {}, [], [t.detach() for t in weights], [], None))
+        else:
+            self._met(call, lambda fellow: all(map(_same_memory, weights, fellow.constants)))
 
     # ------------------------------------------------------------------ treatments
 
@@ -193,7 +209,9 @@ class Difference(Rule):
     def _linear(self, engine: Propagation, call: Call, treatment: Handler = native) -> Any:
         """A call linear in its live operands; where its constants differ at the two points, it is scaled."""
         constants = _constants(call)
-        if not constants:
+        if all(_is_parameter(call, t) for t in constants):
+            if constants:
+                self._by_parameters(call, constants)
             return treatment(engine, call)
         with torch.no_grad():
             out = call.func(*call.args, **call.kwargs)
@@ -244,8 +262,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of any layout are equal; the same memory is, without a look."""
     if not a.layout == b.layout == torch.strided:
         return torch.equal(a.to_dense(), b.to_dense())
-    same_place = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
-    return (same_place and a.shape == b.shape) or torch.equal(a, b)
+    return _same_memory(a, b) or torch.equal(a, b)
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 def _copy(t: Tensor | None) -> Tensor | None:
