@@ -14,7 +14,7 @@ from torch import Tensor
 from headwater import target as targets
 from headwater.answer import Answer
 from headwater.arguments import Inputs, bounds_of, box, select_bounds
-from headwater.errors import HeadwaterWarning, InvalidInput, NonFinite, UnsupportedModel
+from headwater.errors import HeadwaterError, HeadwaterWarning, InvalidInput, NonFinite, UnsupportedModel
 from headwater.explanation import leaves
 from headwater.propagate import ids as token_ids
 from headwater.propagate import ledger as ledgers
@@ -29,11 +29,19 @@ from headwater.propagate.rules import Box
 from headwater.propagate.segments import recomputed
 from headwater.propagate.tags import product
 
+_WHOLE = (
+    "A rule of this composite looks at whole samples, which this model mixes or moves to another axis (as nodes of a "
+    "graph): choose rules that do not, such as composite='epsilon'."
+)
 Move = Callable[[int, int, Tensor], tuple[Tensor, Tensor | None]]
 
 
 class _Regrouped(Exception):
-    """A rule looks at whole samples, and the model has moved the sample axis."""
+    """A rule looks at whole samples, and the model has moved the sample axis; its scores were these."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__()
+        self.scores = scores
 
 
 @dataclass(frozen=True)
@@ -91,17 +99,27 @@ class Walk:
 
     def _blame_the_model(self, inputs: Inputs, error: RuntimeError) -> None:
         """Say so where the model cannot take this input by itself either; its own error comes through."""
-        try:
-            with torch.no_grad():
-                inputs.call(self.model, inputs.values)
-        except RuntimeError:
+        if self._fails(inputs):
             error.add_note(
                 f"The model fails on this input ({inputs.samples} samples) without any explanation too: check its "
                 "shape, type and device, or say by batch_size= how many samples it takes at a time."
             )
 
+    def _fails(self, inputs: Inputs) -> bool:
+        """Whether the model by itself cannot take these inputs."""
+        try:
+            with torch.no_grad():
+                inputs.call(self.model, inputs.copies())
+        except (RuntimeError, IndexError):
+            return True
+        return False
+
     def _alone(self, inputs: Inputs, target: Any) -> Answer:
-        """Sample by sample, for rules that look at whole samples in a model that moves the sample axis."""
+        """Sample by sample, for rules that look at whole samples in a model that moves the sample axis.
+
+        Raises:
+            UnsupportedModel: where the model takes no sample alone.
+        """
         n = inputs.samples
         answers = []
         for i in range(n):
@@ -109,7 +127,13 @@ class Walk:
             through = select_conditions(self.through, rows, n)
             move = None if self.move is None else _of_row(self.move, i, n)
             walk = replace(self, bounds=select_bounds(self.bounds, inputs, rows), through=through, move=move)
-            answers.append(walk.run(inputs.select(rows), targets.select(target, rows, n)))
+            alone = inputs.select(rows)
+            try:
+                answers.append(walk.run(alone, targets.select(target, rows, n)))
+            except (RuntimeError, IndexError) as error:
+                if isinstance(error, HeadwaterError) or not self._fails(alone):
+                    raise
+                raise UnsupportedModel(f"{_WHOLE} It takes no sample alone.") from error
         return Answer.join(answers)
 
     def _attempt(self, inputs: Inputs, target: Any, isolate: bool = False) -> Answer:
@@ -120,11 +144,18 @@ class Walk:
         engine.samples = inputs.samples
         try:
             return self._run(engine, inputs, target)
-        except _Regrouped:
-            pass
+        except _Regrouped as regrouped:
+            together = regrouped.scores
         finally:
             engine.close()
-        return self._alone(inputs, target)
+        answer, near = self._alone(inputs, target), torch.finfo(together.dtype).eps ** 0.5
+        if not torch.allclose(answer.output.detach(), together, near, near * float(together.abs().max())):
+            warnings.warn(
+                f"{_WHOLE} Each sample was explained alone, where its score is another than among the others.",
+                HeadwaterWarning,
+                stacklevel=4,
+            )
+        return answer
 
     def _run(self, engine: Propagation, inputs: Inputs, target: Any) -> Answer:
         entered = self.enter(engine, inputs)
@@ -158,7 +189,7 @@ class Walk:
         if not engine.reaches(scores):
             raise InvalidInput(_unreached(inputs, engine))
         if engine.regrouped and inputs.samples > 1:
-            raise _Regrouped
+            raise _Regrouped(scores.detach())
         if self.result == "scores":
             return Answer([None] * len(entered), scores.detach(), resolved)
         engine.depth = engine.tag(scores).depth

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import headwater as hw
 from tests.reference import rules
-from tests.reference.audit import TIGHT, assert_balanced, relative_error, score, seed
+from tests.reference.audit import TIGHT, assert_balanced, assert_same, relative_error, score, seed
 from tests.reference.nets import double, draw, explain
 
 RULES: dict[str, tuple[Any, rules.Rule]] = {
@@ -189,3 +189,32 @@ def test_a_sum_with_the_input_is_no_input() -> None:
     plan = hw.plan(double(Skipping()), draw(2, 3), composite=hw.Composite({"input": hw.rules.Flat()}))
     rules_of = {row.layer: row.rule for row in plan if row.layer}
     assert rules_of == {"first": "Flat()", "second": "Zero()", "beside": "Flat()"}
+
+
+RELATIVE = hw.Composite({"default": hw.rules.Epsilon(0.25, relative=True)})
+
+
+def test_rules_of_whole_samples_in_models_that_take_samples_out() -> None:
+    torch.manual_seed(0)
+    one, other = double(nn.Linear(4, 2)), double(nn.Linear(4, 2))
+
+    def chosen(x: Tensor) -> Tensor:
+        return torch.stack([(one if v.sum() > 0 else other)(v) for v in x])
+
+    x = torch.cat([draw(3, 4), draw(2, 4, key=4).abs()])
+    for method in ("deep_taylor", "lrp"):
+        together = hw.explain(chosen, x, 0, method, RELATIVE if method == "lrp" else None).relevance
+        usual = torch.cat(
+            [hw.explain(one if v.sum() > 0 else other, v[None], 0, method,
+                        RELATIVE if method == "lrp" else None).relevance for v in x]
+        )  # fmt: skip
+        assert_same(together, usual)
+
+
+def test_rules_of_whole_samples_in_models_that_take_no_sample_alone() -> None:
+    graph, layer, x = torch.rand(5, 5, dtype=torch.float64), double(nn.Linear(3, 2)), draw(5, 3)
+    with pytest.raises(hw.UnsupportedModel, match=r"whole samples.*epsilon.*alone"):
+        hw.explain(lambda x: (layer(x).t() @ graph).t(), x, 0, composite=RELATIVE)
+    with pytest.warns(hw.HeadwaterWarning, match="score is another"):
+        e = hw.explain(lambda x: (layer(x).t() @ torch.ones(len(x), len(x)).double()).t(), x, 0, composite=RELATIVE)
+    assert_same(e.output, layer(x)[:, 0])

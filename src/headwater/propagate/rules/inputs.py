@@ -125,7 +125,7 @@ class ByDomain(Rule):
         if op.source is not None and op.source.low is not None:
             return Box().split(op, c)
         x, z = op.x, op.z
-        nonneg = (x >= 0).flatten(1).all(1)
+        nonneg = (x >= 0).flatten(1).all(1) if x.dim() > 1 else (x >= 0).all()  # a sample that the model took out
         nonneg_in = nonneg.view(-1, *[1] * (x.dim() - 1))
         nonneg_out = nonneg.view(-1, *[1] * (z.dim() - 1))
         factor = ZPlus().factor(op, torch.where(nonneg_out, c, torch.zeros_like(c)))
