@@ -208,3 +208,32 @@ def test_functions_called_by_keyword(named: Callable[[Tensor], Tensor], plain: C
     layer, x = double(nn.Linear(4, 3)), draw(2, 4)
     found, expected = (hw.explain(lambda x, f=f: f(layer(x)), x, 1, ledger=True) for f in (named, plain))
     assert_same(found.relevance, expected.relevance)
+
+
+def into_given(a: Tensor, b: Tensor) -> Tensor:
+    """Results written into tensors that are given, one of them too small and one already in use."""
+    product, largest, places = torch.empty_like(a), a.new_empty(0), torch.empty(0, dtype=torch.long)
+    torch.mul(a, 2, out=product)
+    torch.max(product + b, 1, out=(largest, places))
+    torch.tanh(product, out=product)
+    return product + b.gather(1, places[:, None]) + largest[:, None]
+
+
+def test_results_written_into_given_tensors() -> None:
+    def usual(a: Tensor, b: Tensor) -> Tensor:
+        largest, places = (a * 2 + b).max(1)
+        return (a * 2).tanh() + b.gather(1, places[:, None]) + largest[:, None]
+
+    x = torch.randn(2, 8, dtype=torch.float64)
+    for composite in (ZERO, None):
+        e = hw.explain(Two(into_given), x, composite=composite, ledger=True)
+        assert_balanced(e)
+        assert_same(e.relevance, hw.explain(Two(usual), x, composite=composite).relevance)
+    gradient = hw.explain(Two(into_given), x, method="gradient").relevance
+    assert_same(gradient, hw.explain(Two(usual), x, method="gradient").relevance)
+
+
+def test_dropout_of_nothing_in_training_mode_is_none() -> None:
+    x = torch.randn(2, 8, dtype=torch.float64)
+    e = hw.explain(Two(lambda a, b: F.dropout(a, 0.0, True) + F.alpha_dropout(b, p=0.0, training=True)), x)
+    assert_same(e.relevance, x)

@@ -171,6 +171,10 @@ FUNCTIONS: dict[str, Any] = {
     ),
     "written into": lambda m, x: torch.zeros_like(x).index_copy(1, torch.tensor([1]), x[:, 2:3]) + m(x),
     "grid": lambda m, x: F.grid_sample(x.view(-1, 1, 2, 3), m(x).view(-1, 1, 3, 2).tanh(), align_corners=False),
+    "matrix exponential": lambda m, x: torch.linalg.matrix_exp(torch.stack([m(x), x], 1)[:, :, :2]),
+    "squared error from a constant": lambda m, x: torch.stack([F.mse_loss(v, torch.ones(6).double()) for v in m(x)])[
+        :, None
+    ],
     "clamp": lambda m, x: m(x).clamp(-0.5, 0.7),
     "power": lambda m, x: m(x).pow(3),
     "written gelu": lambda m, x: 0.5 * m(x) * (1 + torch.tanh(0.8 * (m(x) + 0.04 * m(x) ** 3))),

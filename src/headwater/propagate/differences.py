@@ -96,7 +96,7 @@ class Difference(Rule):
             if len(call.live) > 1:
                 return self._scaled(engine, call) if len(live) > 2 else self._bilinear(engine, call)
             return self._linear(engine, call, operator.handler if self.reveal else native)
-        elementwise = kind == "pointwise" or name in _ELEMENTWISE
+        elementwise = (kind == "pointwise" and operator.elementwise) or name in _ELEMENTWISE
         if elementwise and len(live) == 1 and not live[0].is_complex():
             return self._elementwise(engine, call)
         if name in _PARTS:

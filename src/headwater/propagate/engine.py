@@ -102,6 +102,8 @@ class Propagation(Live, TorchFunctionMode):
             return func(*args, **kwargs)
         if operator.short is not None and not any(args[1:]) and not any(kwargs.values()):
             func, operator, args, kwargs = operator.short, classify(operator.short), args[:1], {}
+        if kwargs.get("out") is not None:
+            return inplace.run_into(self, func, args, kwargs)
         if operator.body is not None:
             return self.inside(operator.body, *args, **kwargs)
         call = Call(self, operator, func, args, kwargs, live)

@@ -53,6 +53,17 @@ def run_in_place(engine: Propagation, call: Call) -> Any:
     return target
 
 
+def run_into(engine: Propagation, func: Any, args: Any, kwargs: Any) -> Any:
+    """A call that is to write its results into given tensors (``out=``): computed beside and copied in."""
+    targets = kwargs["out"]
+    results = engine.redo(func, *args, **{k: v for k, v in kwargs.items() if k != "out"})
+    for target, result in zip(flat([targets]), flat([results]), strict=True):
+        if target.shape != result.shape:
+            target.resize_(result.shape)
+        engine.redo(torch.Tensor.copy_, target, result)
+    return targets
+
+
 def _beside(engine: Propagation, call: Call, target: Tensor) -> Call:
     """The same call on a copy of its target, not in place; it stands for the call in the ledger."""
     old = target.clone()

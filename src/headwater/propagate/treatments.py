@@ -48,8 +48,9 @@ def embedding(engine: Propagation, call: Call) -> Any:
 
 def dropout(engine: Propagation, call: Call) -> Any:
     """Dropout is homogeneous given its mask; in training mode it needs ``allow_training=True``."""
+    p = bind(call, "input p", None, 0.5)[1]
     training = call.args[2] if len(call.args) > 2 else call.kwargs.get("train", call.kwargs.get("training", True))
-    if training:
+    if training and p:
         allow_training(engine, "Dropout is active")
     return engine.native(call)
 
