@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from headwater.arguments import Inputs
 from headwater.explain import explain
 from headwater.explanation import Explanation, leaves, per_sample
+from headwater.propagate import soundness
 from headwater.propagate.composites import preset
+from headwater.propagate.nested import equal
 from headwater.target import select_output
 
 
@@ -66,14 +68,14 @@ def selfcheck(model: Callable[..., Any], x: Any, target: Any = None) -> Report:
     """
     before = _state(model)
     inputs = Inputs.of(x)
-    with torch.no_grad():
+    with torch.no_grad(), soundness.repeatable(0):
         own = _outputs(inputs.call(model, inputs.values))
     whole = explain(model, x, target, ledger=True)
     tolerance = 1e-9 if whole.output.dtype == torch.float64 else 1e-4 if whole.output.dtype == torch.float32 else 5e-2
     checks = [_balance(whole, tolerance), _gradient(model, x, target, tolerance)]
     if inputs.samples > 1:
         checks.append(_batch(model, inputs, target, whole, tolerance))
-    with torch.no_grad():
+    with torch.no_grad(), soundness.repeatable(0):
         again = _outputs(inputs.call(model, inputs.values))
     changed = _changes(before, _state(model))
     checks.append(Check("the model's output is as before", _apart(own, again), 0.0))
@@ -169,6 +171,6 @@ def _state(model: Any) -> dict[str, Any]:
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     def same(a: Any, b: Any) -> bool:
-        return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or a == b
+        return equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or a == b
 
     return [key for key in before if key not in after or not same(before[key], after[key])]

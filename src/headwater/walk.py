@@ -149,6 +149,8 @@ class Walk:
         finally:
             engine.close()
         answer, near = self._alone(inputs, target), torch.finfo(together.dtype).eps ** 0.5
+        if answer.output.shape != together.shape:
+            raise UnsupportedModel(f"{_WHOLE} Its scores are not one for each entry of the first axis.")
         if not torch.allclose(answer.output.detach(), together, near, near * float(together.abs().max())):
             warnings.warn(
                 f"{_WHOLE} Each sample was explained alone, where its score is another than among the others.",

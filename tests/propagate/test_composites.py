@@ -218,3 +218,5 @@ def test_rules_of_whole_samples_in_models_that_take_no_sample_alone() -> None:
     with pytest.warns(hw.HeadwaterWarning, match="score is another"):
         e = hw.explain(lambda x: (layer(x).t() @ torch.ones(len(x), len(x)).double()).t(), x, 0, composite=RELATIVE)
     assert_same(e.output, layer(x)[:, 0])
+    with pytest.raises(hw.UnsupportedModel, match=r"whole samples.*first axis"):
+        hw.explain(lambda x: layer(x).mean(0, keepdim=True), x, 0, composite=RELATIVE)

@@ -377,3 +377,18 @@ def test_the_output_is_the_models_own() -> None:
         torch.manual_seed(seed)
         model, x = given()
         assert_own(hw.explain(model, x, ledger=True).output, (scores.amax(1) for scores in own_scores(model, x)))
+
+
+def test_a_model_with_a_sparse_buffer_that_draws_passes_its_check() -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.register_buffer("adjacency", torch.eye(4).to_sparse())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sparse.mm(self.adjacency, self.layer(x)) + torch.randn(1)
+
+    checks = {check.name: check.passed for check in hw.selfcheck(Graph().eval(), torch.randn(4, 3), 0)}
+    del checks["a batch equals its samples"]  # they are nodes of one graph
+    assert all(checks.values())

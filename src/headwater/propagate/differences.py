@@ -24,7 +24,7 @@ from headwater.propagate.calls import Call, bind
 from headwater.propagate.composites import Composite
 from headwater.propagate.engine import Propagation
 from headwater.propagate.kinds import Handler, native
-from headwater.propagate.nested import carries, flat, replace, unique
+from headwater.propagate.nested import carries, equal, flat, replace, same_memory, unique
 from headwater.propagate.products import groups, normalizer_arguments, written_out
 from headwater.propagate.rules import Rule, divide
 from headwater.propagate.slopes import Slope, finite, scaled
@@ -146,7 +146,7 @@ class Difference(Rule):
             name = call.operator.name
             self._noted.append(_Noted(name, (), {}, [], [t.detach() for t in weights], [], None))
         else:
-            self._met(call, lambda fellow: all(map(_same_memory, weights, fellow.constants)))
+            self._met(call, lambda fellow: all(map(same_memory, weights, fellow.constants)))
 
     # ------------------------------------------------------------------ treatments
 
@@ -216,7 +216,7 @@ class Difference(Rule):
         with torch.no_grad():
             out = call.func(*call.args, **call.kwargs)
         fellow = self._fellow(call, out)
-        if fellow is None or all(map(_same, constants, fellow.constants)):
+        if fellow is None or all(map(equal, constants, fellow.constants)):
             return treatment(engine, call)
         out = engine.native(call)
         live = any(t.requires_grad for t in flat([out]))  # not so where only the type or shape of an argument is asked
@@ -256,17 +256,6 @@ def _constants(call: Call) -> list[Tensor]:
 def _is_parameter(call: Call, t: Tensor) -> bool:
     """Whether a tensor is a parameter itself, which keeps its values, and not what the model made of some."""
     return isinstance(call.engine.original(t), nn.Parameter)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of any layout are equal; the same memory is, without a look."""
-    if not a.layout == b.layout == torch.strided:
-        return torch.equal(a.to_dense(), b.to_dense())
-    return _same_memory(a, b) or torch.equal(a, b)
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 def _copy(t: Tensor | None) -> Tensor | None:

@@ -30,6 +30,18 @@ def unique(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list({id(t): t for t in tensors}.values())
 
 
+def same_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one view of the same values."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of any layout hold equal values; the same memory does, without a look."""
+    if not a.layout == b.layout == torch.strided:
+        return torch.equal(a.to_dense(), b.to_dense())
+    return same_memory(a, b) or torch.equal(a, b)
+
+
 def rebuild(like: Any, items: list[Any]) -> Any:
     """A list, tuple or named tuple with other items; the same object where nothing changed."""
     if all(a is b for a, b in zip(items, like, strict=True)):

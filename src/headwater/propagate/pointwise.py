@@ -56,7 +56,7 @@ class Expansion:
     @cached_property
     def number(self) -> float | None:
         """The slope where it is one for all places, and known without waiting for a device."""
-        return float(self.slope) if self.slope.device.type == "cpu" and not self.slope.dim() else None
+        return float(self.slope.detach()) if self.slope.device.type == "cpu" and not self.slope.dim() else None
 
 
 _PLAIN = (int, float, str, type(None), torch.dtype)
