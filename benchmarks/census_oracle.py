@@ -36,8 +36,8 @@ lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell clamp 
 logsumexp maximum minimum max min cdist grid_sampler grid_sample embedding_bag multi_head_attention_forward
 instance_norm local_response_norm normalize norm linalg_vector_norm baddbmm bilinear cosine_similarity lerp addcmul
 cumprod complex view_as_complex polar rsub scatter_reduce segment_reduce index_put cummax log_softmax
-linalg_solve linalg_inv linalg_pinv linalg_det linalg_cross linalg_matrix_exp matrix_exp inverse inv det cross atan2 arctan2
-hypot xlogy renorm copysign fmod logaddexp logcumsumexp
+linalg_solve linalg_inv linalg_pinv linalg_det linalg_cross linalg_matrix_exp matrix_exp inverse inv det cross atan2
+arctan2 hypot xlogy renorm copysign fmod logaddexp logcumsumexp std_mean var_mean
 """
 
 

@@ -153,3 +153,24 @@ def test_what_does_not_depend_on_the_input_is_vectorized_as_ever() -> None:
     assert len(entered) == 1
     assert_same(e.relevance, torch.cat([x[:, :2], torch.zeros(2, 2)], 1))
     assert torch.vmap(mask)(torch.arange(4)).sum() == 2
+
+
+class Reversal(torch.autograd.Function):
+    """The identity, whose author turns the gradient round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, c: Tensor) -> Tensor:
+        return -c
+
+
+def test_differences_go_by_what_a_function_computes() -> None:
+    layer, x = double(nn.Linear(4, 4)), torch.randn(3, 4, dtype=torch.float64)
+    model = lambda x: Reversal.apply(layer(x).tanh())  # noqa: E731
+    e = hw.explain(model, x, target=1, method="deeplift")
+    assert_same(e.relevance, hw.explain(lambda x: layer(x).tanh(), x, target=1, method="deeplift").relevance)
+    turned = hw.explain(model, x, target=1, method="gradient").relevance
+    assert_same(turned, -hw.explain(lambda x: layer(x).tanh(), x, target=1, method="gradient").relevance)

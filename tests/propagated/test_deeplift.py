@@ -400,3 +400,9 @@ def test_a_model_that_draws_is_asked_with_the_same_numbers_throughout() -> None:
     e = hw.explain(sampled, x, target=0, method="deeplift")
     assert torch.equal(before, torch.get_rng_state())
     assert_complete(e)
+
+
+def test_an_operator_without_a_second_derivative_is_refused_by_name() -> None:
+    lengths = torch.tensor([1, 3])
+    with pytest.raises(hw.UnsupportedOperator, match=r"segment_reduce.*second derivative"):
+        hw.explain(lambda x: torch.segment_reduce(x, "max", lengths=lengths), draw(4, 2), lambda y: y[:, 0], "deeplift")

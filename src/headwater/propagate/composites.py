@@ -63,12 +63,15 @@ class Composite:
         plain: start from the ordinary gradient of every operator (guided backprop and its kin) instead of from LRP.
         name: for display.
 
+    Attributes:
+        unfolds: custom Functions are treated by what their forward computes, and not by their author's gradient.
+
     Raises:
         InvalidComposite: for an unknown selector, a fraction outside 0 to 1, or a value that is no rule.
     """
 
     def __init__(self, rows: Mapping[str, Any], *, plain: bool = False, name: str = "custom") -> None:
-        self.name, self.plain = name, plain
+        self.name, self.plain, self.unfolds = name, plain, not plain
         self.layers: list[tuple[str, Row]] = []
         self.depths: list[tuple[float, float, Row]] = []
         self.named: dict[str, Row] = {}

@@ -340,7 +340,7 @@ class Differences(Composite):
 
     def __init__(self, rule: Difference) -> None:
         super().__init__({"default": rule}, plain=True, name="deeplift")
-        self.rule = rule
+        self.rule, self.unfolds = rule, True
 
     def row(self, call: Call) -> Rule | None:
         return self.rule

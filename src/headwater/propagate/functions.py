@@ -72,7 +72,7 @@ def explained_apply(original: classmethod[Any, Any, Any], explaining: Callable[[
 def _propagating(args: Sequence[Any]) -> Any:
     """The engine under whose rules an argument is live; None where none is (plain gradients keep the author's)."""
     tags = [raw_tag(t) for t in flat(list(args)) if t.requires_grad]
-    live = (tag.engine for tag in tags if tag is not None and not tag.weight and not tag.engine.composite.plain)
+    live = (tag.engine for tag in tags if tag is not None and not tag.weight and tag.engine.composite.unfolds)
     return next(live, None)
 
 

@@ -54,7 +54,10 @@ def elementwise_of_two(engine: Propagation, call: Call) -> Any:
     a, b = engine.materialize(a), engine.materialize(b)
     name = call.operator.name
     if name in ("pow", "float_power", "atan2", "arctan2"):  # the exponent, the divisor in atan(a / b)
-        return engine.redo(call.func, a, engine.hold(b))
+        if a.shape != b.shape:
+            a, b = engine.redo(torch.broadcast_tensors, a, b)
+        call.args, call.kwargs, call.live, call.bent = [a, engine.hold(b)], {}, [a], False
+        return elementwise(engine, call)
     if name == "xlogy":
         return engine.redo(torch.mul, a, engine.redo(torch.log, b))
     if name == "logaddexp":

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headwater.errors import UnsupportedOperator
 from headwater.propagate.nested import carries, flat, replace
 
 
@@ -41,7 +42,14 @@ class Slope:
             back = torch.autograd.grad(self._ends, self._leaves, seeds, create_graph=True, allow_unused=True)
             parts = [(g.conj() * step).real.sum() for g, step in zip(back, steps, strict=True) if g is not None]
             along = sum(parts, torch.zeros(()))
-        forward = torch.autograd.grad(along, seeds, allow_unused=True, retain_graph=True)
+        try:
+            forward = torch.autograd.grad(along, seeds, allow_unused=True, retain_graph=True)
+        except RuntimeError as error:  # some kernels have no second derivative
+            name = getattr(func, "__name__", str(func))
+            raise UnsupportedOperator(
+                f"Differences through {name!r} need its second derivative, which torch does not have: write it as "
+                "other operators, or choose another method."
+            ) from error
         self.moved = [torch.zeros_like(y) if m is None else m for y, m in zip(self._ends, forward, strict=True)]
 
     @property

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from headwater.propagate import layers, matrices, operands, pooling, products, recurrent, treatments
-from headwater.propagate.kinds import Handler, Operator, native
+from headwater.propagate import layers, matrices, operands, pooling, products, recurrent, scattered, treatments
+from headwater.propagate.kinds import Handler, Operator, gap, native
+from headwater.propagate.losses import LOSSES
 from headwater.propagate.pointwise import BENT, elementwise
 
 _VIEWS = """
@@ -168,6 +169,9 @@ _TABLE = (
     _row("logcumsumexp", "softmax", operands.cumulative_logsumexp),
     _row("cross_entropy_loss", "softmax", operands.cross_entropy),
     _row("mse_loss", "pointwise", operands.squared_error),
+    {name: Operator(name, "pointwise", gap, body=body) for name, body in LOSSES.items()},
+    _row("scatter_reduce index_reduce", "homogeneous", scattered.reduced),
+    _row("segment_reduce", "homogeneous", scattered.by_segments, nonneg="keep"),
     _row("renorm", "normalizer", operands.renormed),
     _row("cdist pairwise_distance dist", "homogeneous", treatments.distance),
     _row("softmax _softmax special_softmax log_softmax special_log_softmax", "softmax", products.softmax),
