@@ -6,7 +6,6 @@ What divides is constant, a product of k matrices gives each 1/k, and so does a 
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,9 +105,14 @@ def exponential(engine: Propagation, call: Call) -> Any:
 
 
 def _norm(a: Tensor) -> int:
-    """The largest of the norms of matrices, rounded up; at most 64, beyond which single precision overflows soon."""
-    norm = float(torch.linalg.matrix_norm(a.detach(), 1).max()) if a.numel() else 0.0
-    return math.ceil(min(norm, 64.0)) if math.isfinite(norm) else 1
+    """The largest of the norms of matrices, rounded up to a multiple of 8, so that recordings hold for others too.
+
+    At most 64, beyond which single precision overflows soon.
+    """
+    if not a.numel():
+        return 8
+    norm = torch.linalg.matrix_norm(a.detach(), 1).max().nan_to_num(0.0, 64.0)
+    return 8 * int((norm.clamp(1.0, 64.0) / 8).ceil())
 
 
 @functools.cache
