@@ -392,3 +392,19 @@ def test_a_model_with_a_sparse_buffer_that_draws_passes_its_check() -> None:
     checks = {check.name: check.passed for check in hw.selfcheck(Graph().eval(), torch.randn(4, 3), 0)}
     del checks["a batch equals its samples"]  # they are nodes of one graph
     assert all(checks.values())
+
+
+@pytest.mark.parametrize("composite", ["lrp_0", "epsilon_plus"])
+@pytest.mark.parametrize("ledger", [False, True])
+def test_autocast_of_an_einsum_whose_input_is_narrow_already(composite: str, ledger: bool) -> None:
+    torch.manual_seed(0)
+    layer, weight = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 3))
+    plain, x = lambda x: torch.einsum("bi,ij->bj", layer(x), weight), torch.randn(2, 4)
+
+    def cast(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return plain(x)
+
+    exact = hw.explain(plain, x, target=0, composite=composite).relevance
+    found = hw.explain(cast, x, target=0, composite=composite, ledger=ledger).relevance
+    assert float((found - exact).abs().max() / exact.abs().max()) < 0.02

@@ -44,7 +44,7 @@ def convolution(engine: Propagation, call: Call) -> Any:
     defaults = (None, None, None, 1, 0, *((0, 1, 1) if transposed else (1, 1)))
     x, w, b, stride, padding, *rest = bind(call, names, *defaults)
     output_padding, groups, dilation = rest if transposed else (0, rest[1], rest[0])
-    if is_live(w) or not is_live(x) or x.is_complex():
+    if is_live(w) or is_live(b) or not is_live(x) or x.is_complex():
         if b is None:
             return engine.product(call, [x, w]) if is_live(w) else engine.native(call)
         out = engine.redo(
@@ -141,6 +141,9 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
             f"Batch norm uses batch statistics {where}, so that a sample's answer depends on the others: call "
             "model.eval() before explaining, and let it keep running statistics."
         )
+    if is_live(w) or is_live(b) or not is_live(x):
+        rest = (mean, var, training, 0.0, eps, *call.args[8:])
+        return scaled_and_shifted(engine, engine.redo(call.func, x, None, None, *rest), w, b, 1)
 
     def scaled() -> Tensor:
         return (var + eps).rsqrt() if w is None else w * (var + eps).rsqrt()
@@ -162,6 +165,15 @@ def batch_norm(engine: Propagation, call: Call) -> Any:
         return [c * scale.view(shape)]
 
     return engine.reroute(call, out, [x], walk, nonneg=False)
+
+
+def scaled_and_shifted(engine: Propagation, x: Tensor, scale: Any, shift: Any, channels: int | None) -> Any:
+    """``x * scale + shift``, either of them live or absent; along axis ``channels``, or the last ones where None."""
+    for function, vector in ((torch.mul, scale), (torch.add, shift)):
+        if vector is not None:
+            shape = vector.shape if channels is None else (-1, *[1] * (x.dim() - 1 - channels))
+            x = engine.redo(function, x, engine.redo(torch.reshape, vector, shape))
+    return x
 
 
 def indexed(engine: Propagation, call: Call) -> Any:

@@ -144,7 +144,7 @@ class AnyMap:
 
     def transpose(self, c: Tensor, w: Tensor, like: Tensor) -> Tensor:
         with torch.enable_grad():
-            x = torch.zeros_like(like, requires_grad=True)
+            x = torch.zeros_like(like, dtype=w.dtype, requires_grad=True)
             z = self.forward(x, w)
         return torch.autograd.grad(z, x, c, create_graph=torch.is_grad_enabled())[0]
 

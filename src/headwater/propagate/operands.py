@@ -7,17 +7,20 @@ constant, as a gate and a divisor are.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwater.propagate import booking
 from headwater.propagate.calls import bind
 from headwater.propagate.nested import replace, unique
 from headwater.propagate.pointwise import elementwise, root_of
 from headwater.propagate.products import divisor_alone
 from headwater.propagate.tags import is_live, product
+from headwater.propagate.treatments import constant
 
 if TYPE_CHECKING:
     from headwater.propagate.calls import Call
@@ -60,10 +63,78 @@ def elementwise_of_two(engine: Propagation, call: Call) -> Any:
         return elementwise(engine, call)
     if name == "xlogy":
         return engine.redo(torch.mul, a, engine.redo(torch.log, b))
+    if name == "logaddexp2":
+        log2 = math.log(2)
+        natural = engine.redo(torch.logaddexp, *(engine.redo(torch.mul, t, log2) for t in (a, b)))
+        return engine.redo(torch.div, natural, log2)
     if name == "logaddexp":
         return engine.redo(torch.logsumexp, engine.redo(torch.stack, torch.broadcast_tensors(a, b)), 0)
     engine.settle(call)
     return engine.native(call)  # hypot, fmod, remainder: of degree one in both together
+
+
+def quotient(engine: Propagation, call: Call) -> Any:
+    """``div``; one that is rounded passes nothing, as rounding does."""
+    return (constant if call.kwargs.get("rounding_mode") else elementwise)(engine, call)
+
+
+def scaled_by_power(engine: Propagation, call: Call) -> Any:
+    """``ldexp``: ``a 2ᵇ``."""
+    a, b = bind(call, "input other", None, None)
+    return engine.redo(torch.mul, a, engine.redo(torch.exp2, b)) if is_live(b) else engine.native(call)
+
+
+def quantile(engine: Propagation, call: Call) -> Any:
+    """``quantile``: which one is constant."""
+    return steered(engine, call, bind(call, "input q", None, None)[1])
+
+
+def parametric_relu(engine: Propagation, call: Call) -> Any:
+    """``prelu``; by a live slope the negative values are a product."""
+    x, slope = bind(call, "input weight", None, None)
+    if not is_live(slope):
+        return engine.native(call)
+    if slope.numel() > 1 and x.dim() > 1:
+        slope = engine.redo(torch.reshape, slope, (1, -1, *[1] * (x.dim() - 2)))
+    negative = engine.redo(torch.mul, engine.redo(torch.clamp, x, max=0.0), slope)
+    return engine.redo(torch.add, engine.redo(torch.relu, x), negative)
+
+
+def trapezoid(engine: Propagation, call: Call) -> Any:
+    """``trapezoid`` and its running sums; between live places the means of neighbours times their distances."""
+    y, x, dim = bind(call, "y x dim", None, None, -1)
+    if not is_live(x):
+        return engine.native(call)
+    n, line = y.shape[dim], dim if x.dim() > 1 else 0
+    ends = [engine.redo(torch.narrow, y, dim, start, n - 1) for start in (0, 1)]
+    steps = engine.redo(torch.diff, x, dim=line)
+    if x.dim() == 1:
+        steps = engine.redo(torch.reshape, steps, (-1, *[1] * (y.dim() - 1 - dim % y.dim())))
+    parts = engine.redo(torch.mul, engine.redo(torch.div, engine.redo(torch.add, *ends), 2), steps)
+    return engine.redo(torch.cumsum if "cumulative" in call.operator.name else torch.sum, parts, dim)
+
+
+def spectrogram(engine: Propagation, call: Call) -> Any:
+    """``stft``: a product with its window, where that is live."""
+    window = next((v for v in (*call.args[1:], *call.kwargs.values()) if is_live(v)), None)
+    return engine.native(call) if window is None else engine.product(call, [call.args[0], window])
+
+
+def sparse_product(engine: Propagation, call: Call) -> Any:
+    """``torch.sparse.mm`` and ``sampled_addmm``: a product where both factors are live, and what it is added to."""
+    base, factors = call.args[:-2], list(call.args[-2:])
+    if base and is_live(base[0]):
+        return engine.gap(call)
+    share = 0.5 if all(is_live(t) for t in factors) else 1.0
+    return engine.local(call, share, causes=booking.constant_share(engine, call))
+
+
+def add_outer(engine: Propagation, call: Call) -> Any:
+    """``addr``: a sum with an outer product."""
+    base, a, b, beta, alpha = bind(call, "input vec1 vec2 beta alpha", None, None, None, 1, 1)
+    part = engine.redo(torch.outer, a, b)
+    parts = [p if s == 1 else engine.redo(torch.mul, p, s) for p, s in ((base, beta), (part, alpha))]
+    return engine.redo(torch.add, *parts)
 
 
 def clamp(engine: Propagation, call: Call) -> Any:

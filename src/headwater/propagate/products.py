@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwater.propagate.calls import bind, node_of, on_walk
-from headwater.propagate.layers import batch_norm
+from headwater.propagate.layers import batch_norm, scaled_and_shifted
 from headwater.propagate.nested import replace
 from headwater.propagate.rules import CPLRP
 from headwater.propagate.soundness import allow_training
@@ -251,7 +251,10 @@ def normalizer(engine: Propagation, call: Call) -> Any:
         return _fixed_instance_norm(engine, call, bound)
     x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
     if not is_live(x) or is_live(weight) or is_live(bias):
-        return engine.gap(call)
+        args = [None if a is not None and (a is weight or a is bias) else a for a in call.args]
+        kwargs = {k: v for k, v in call.kwargs.items() if k not in ("weight", "bias")}
+        normed = engine.redo(call.func, *args, **kwargs)
+        return scaled_and_shifted(engine, normed, weight, bias, None if name in ("layer_norm", "rms_norm") else 1)
     known: Tensor | None = None  # the inverse of the spread, where the operator tells it
     with torch.set_grad_enabled(engine.differentiable):
         if name == "layer_norm" and not engine.differentiable and not torch.is_autocast_enabled(x.device.type):

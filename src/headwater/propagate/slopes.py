@@ -38,7 +38,8 @@ class Slope:
         with torch.enable_grad():
             out = func(*replace(args, swap), **{k: replace(v, swap) for k, v in kwargs.items()})
             self._ends = [t for t in flat([out]) if carries(t)]
-            seeds = [torch.zeros_like(y, requires_grad=True) for y in self._ends]
+            # Of ones: what is linear in them is so there too where it was written with their logarithms.
+            seeds = [torch.ones_like(y, requires_grad=True) for y in self._ends]
             back = torch.autograd.grad(self._ends, self._leaves, seeds, create_graph=True, allow_unused=True)
             parts = [(g.conj() * step).real.sum() for g, step in zip(back, steps, strict=True) if g is not None]
             along = sum(parts, torch.zeros(()))

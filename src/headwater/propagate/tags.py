@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -113,10 +114,14 @@ class Keeper:
         return kept
 
     def _register(self, kept: Kept, reference: weakref.ref[Kept]) -> None:
+        if kept.value.layout != torch.strided:  # without a storage of its own
+            return
         self._by_storage.setdefault(kept.value.untyped_storage()._cdata, []).append(reference)
 
     def preserve(self, target: Tensor, relu: bool = False) -> None:
         """Copy what shares memory with ``target``, which is about to change in place."""
+        if target.layout != torch.strided:
+            return
         key = target.untyped_storage()._cdata
         references = self._by_storage.pop(key, None)
         if references is None:
@@ -146,5 +151,6 @@ def product(value: Tensor, factor: Tensor) -> Tensor:
 
     Of a complex tensor it is the real part of value times conjugate factor, which is how torch defines its gradients.
     """
+    value, factor = (t if t.layout == torch.strided else t.to_dense() for t in (value, factor))
     relevance = (value * factor.conj()).real if factor.is_complex() else value * factor
     return relevance.masked_fill_(factor == 0, 0)
