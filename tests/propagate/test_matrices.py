@@ -121,3 +121,21 @@ def test_log_sum_exp_of_masked_rows() -> None:
     e = hw.explain(lambda x: x.masked_fill(~mask, -torch.inf).logsumexp(1).exp()[:, None], x, target=0)
     assert bool(e.relevance.isfinite().all())
     assert bool((e.relevance[~mask] == 0).all())
+
+
+NOWHERE_AT_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
+    "lgamma": torch.lgamma,
+    "digamma": torch.digamma,
+    "trigamma": lambda x: torch.polygamma(1, x),
+    "mvlgamma": lambda x: torch.mvlgamma(x, 2),
+    "acosh": torch.acosh,
+    "ndtri": lambda x: torch.special.ndtri(x / 9),
+}
+
+
+@pytest.mark.parametrize("name", NOWHERE_AT_ZERO)
+def test_functions_without_a_value_at_zero_pass_their_gradient(name: str) -> None:
+    x, function = matrices().abs() + 1.5, NOWHERE_AT_ZERO[name]
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(weighted(function(leaf)).sum(), leaf)
+    assert_same(explained(function, x).relevance, x * slope)

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from headwater.propagate.engine import Propagation
 
 HOMOGENEOUS, AFFINE, BENT = 0, 1, 2
-_LOGARITHMS = {"log", "log2", "log10", "logit", "erfinv", "special_logit"}
+# Functions that have no value at zero and divide nothing.
+_LOGARITHMS = {
+    "log", "log2", "log10", "logit", "erfinv", "acosh", "arccosh", "lgamma", "digamma", "polygamma", "mvlgamma",
+    "special_ndtri",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
