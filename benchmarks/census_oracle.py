@@ -138,8 +138,7 @@ class Surrogate(TorchFunctionMode):
         return _half(func, a, b, **kwargs) if _live(a) and _live(b) else func(a, b, **kwargs)
 
     def _of_weights(self, func: Any, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if _live(weight):
-            raise NotApplicable("a live weight")
+        _refuse_live(weight)
         return func(x, weight, *args, **kwargs)
 
     _linear = _conv1d = _conv2d = _conv3d = _of_weights
@@ -175,6 +174,7 @@ class Surrogate(TorchFunctionMode):
     def _layer_norm(
         self, func: Any, x: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
     ) -> Tensor:
+        _refuse_live(weight)
         x = x.contiguous()  # as the kernel's result is, of which a view may be taken next
         axes = tuple(range(-len(normalized_shape), 0))
         spread = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt().detach()
@@ -187,6 +187,7 @@ class Surrogate(TorchFunctionMode):
         momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
         """Written out: torch's own backward of one sample is wrong where the gradient it gets is transposed."""
+        _refuse_live(weight)
         if training or mean is None or var is None:
             raise NotApplicable("statistics of the batch")
         shape = (1, -1, *[1] * (x.dim() - 2))
@@ -197,6 +198,7 @@ class Surrogate(TorchFunctionMode):
     def _group_norm(
         self, func: Any, x: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
     ) -> Tensor:
+        _refuse_live(weight)
         shape = (1, -1, *[1] * (x.dim() - 2))
         groups = x.reshape(len(x), num_groups, -1)
         spread = (groups.var(-1, unbiased=False, keepdim=True) + eps).sqrt().detach()
@@ -205,6 +207,7 @@ class Surrogate(TorchFunctionMode):
         return out if bias is None else out + bias.view(shape)
 
     def _rms_norm(self, func: Any, x: Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
+        _refuse_live(weight)
         eps = torch.finfo(x.dtype).eps if eps is None else eps
         axes = tuple(range(-len(normalized_shape), 0))
         out = x / (x.square().mean(axes, keepdim=True) + eps).sqrt().detach()
@@ -236,6 +239,11 @@ def _same_ids(used: Tensor, ids: Tensor) -> bool:
 
 def _live(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _refuse_live(weight: Any) -> None:
+    if _live(weight):
+        raise NotApplicable("a live weight")
 
 
 def _mark(t: Any, **facts: Any) -> Any:

@@ -151,7 +151,7 @@ class Walk:
         answer, near = self._alone(inputs, target), torch.finfo(together.dtype).eps ** 0.5
         if answer.output.shape != together.shape:
             raise UnsupportedModel(f"{_WHOLE} Its scores are not one for each entry of the first axis.")
-        if not torch.allclose(answer.output.detach(), together, near, near * float(together.abs().max())):
+        if bool(((answer.output.detach() - together).abs() > near * together.abs().max()).any()):
             warnings.warn(
                 f"{_WHOLE} Each sample was explained alone, where its score is another than among the others.",
                 HeadwaterWarning,
