@@ -93,10 +93,16 @@ def allow_training(engine: Propagation, what: str) -> None:
 @contextlib.contextmanager
 def repeatable(seed: int) -> Iterator[None]:
     """Random numbers are those of this seed within; afterwards the generators are as they were."""
-    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
+    # One by one: torch.random.fork_rng costs more than a small model does.
+    generators = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+    states = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    try:
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _check_weights(model: nn.Module, modules: list[nn.Module]) -> None:
