@@ -92,6 +92,12 @@ class Affine:
             self._weight, self._scale = self._prepared("folded", lambda: self.map.scale(weight, scale)), None
         return self._weight
 
+    def _folded(self) -> Tensor:
+        """The weight, for something to be made of it: the folded one stays only where that is not kept."""
+        if self.call.engine.prepared is None or self._scale is None:
+            return self.weight
+        return self.map.scale(self._weight, self._scale)
+
     @property
     def up(self) -> Tensor:
         """The positive part of the weight, formed once."""
@@ -102,12 +108,12 @@ class Affine:
     @property
     def down(self) -> Tensor:
         """The negative part of the weight."""
-        return self._prepared("negative", lambda: self.weight.clamp(max=0))
+        return self._prepared("negative", lambda: self._folded().clamp(max=0))
 
     @property
     def magnitude(self) -> Tensor:
         """The weight without its sign."""
-        return self._prepared("magnitude", lambda: self.weight.abs())
+        return self._prepared("magnitude", lambda: self._folded().abs())
 
     def damped(self, slope: float) -> Tensor:
         """The weight with its negative part multiplied by ``slope``."""
@@ -146,7 +152,7 @@ class Affine:
 
     def transpose(self, s: Tensor, w: Tensor | None = None, like: Tensor | None = None) -> Tensor:
         """``wᵀ s``: from the shape of ``z`` to that of ``x`` (or of ``like``)."""
-        if w is None and self._scale is not None and self.call.engine.prepared is None:
+        if w is None and self._scale is not None:
             s, w = s * self._scale.view(self.map.channels(s)), self._weight  # cheaper than scaling the weight
         w = self.weight if w is None else w
         return self.map.transpose(s.to(w.dtype), w, self.x if like is None else like).to(self.x.dtype)
