@@ -186,7 +186,7 @@ def contestants() -> dict[str, Contestant]:
         Contestant("gradient", partial(headwater, method="gradient"), Budget(1.05)),
         *(Contestant(name, partial(headwater, **options), budget) for name, (options, budget) in presets.items()),
         *(
-            Contestant(f"{name}, reused", partial(reused, **options), budget)
+            Contestant(f"{name} reused", partial(reused, **options), budget)
             for name, (options, budget) in presets.items()
             if name not in ("lrp_0", "epsilon")  # which change no weights
         ),
