@@ -247,9 +247,9 @@ class Affine:
 
 
 def _halves(magnitude: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """The positive and the negative summands of a total, each summed, from the sum of all magnitudes."""
+    """The positive and the negative summands of a total, each summed, from the sum of all magnitudes, a temporary."""
     rounding = magnitude * (4 * torch.finfo(magnitude.dtype).eps)
-    positive, negative = (magnitude + total).div_(2), (total - magnitude).div_(2)
+    positive, negative = (magnitude + total).div_(2), magnitude.neg_().add_(total).div_(2)
     return positive.masked_fill_(positive <= rounding, 0), negative.masked_fill_(negative >= -rounding, 0)
 
 

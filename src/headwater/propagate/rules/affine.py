@@ -152,11 +152,12 @@ class AlphaBeta(Rule):
             positive = op.positive_sum()
             positive = positive if bias is None else positive.add_(bias.clamp(min=0))
             return op.back(self._side(op, c, positive, self.alpha, bias), None)
-        positive, negative = op.sums() if bias is None else op.sums_with_bias()
-        q = self._side(op, c, negative.neg_(), -self.beta, bias)
-        del negative
-        p = self._side(op, c, positive, self.alpha, bias)
-        del positive
+        sums = list(op.sums() if bias is None else op.sums_with_bias())  # no name holds them longer than needed
+        if op.nonneg:
+            factor = op.back(None, self._side(op, c, sums.pop().neg_(), -self.beta, bias))
+            return factor.add_(op.back(self._side(op, c, sums.pop(), self.alpha, bias), None))
+        q = self._side(op, c, sums.pop().neg_(), -self.beta, bias)
+        p = self._side(op, c, sums.pop(), self.alpha, bias)
         return op.back(p, q)
 
     def _side(self, op: Affine, c: Tensor, total: Tensor, weight: float, bias: Tensor | None) -> Tensor:
