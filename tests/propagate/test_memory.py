@@ -37,6 +37,16 @@ def pictures() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)), torch.randn(1, 3, 48, 48)
 
 
+def stages() -> tuple[nn.Module, Tensor]:
+    """Stages of which each has half the places and twice the channels: the first two layers decide the peak."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, depth in ((3, 16, 2), (16, 32, 2), (32, 64, 3), (64, 128, 3), (128, 128, 3)):
+        for i in range(depth):
+            layers += [nn.Conv2d(outputs if i else inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4, 5)), torch.randn(4, 3, 64, 64)
+
+
 class Encoder(nn.Module):
     """Transformer blocks whose activation is the largest value, scaled by channel before they are added."""
 
@@ -61,7 +71,7 @@ def tokens() -> tuple[nn.Module, Tensor]:
     return Encoder(), torch.randn(1, 512, 8)
 
 
-@pytest.mark.parametrize("case", [pictures, tokens])
+@pytest.mark.parametrize("case", [pictures, stages, tokens])
 @pytest.mark.parametrize(
     "composite", ["lrp_0", "epsilon", "default", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1"]
 )
