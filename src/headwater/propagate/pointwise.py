@@ -146,8 +146,9 @@ class Chain:
         kept = None if again else engine.keeper.keep(value if engine.differentiable else value.detach())
 
         def walk(c: Tensor) -> list[Tensor]:
-            y = self.function(self.root.value.detach()) if kept is None else kept.value
-            return [self._walk(engine, call, y, c, own=kept is None)]
+            z = self.root.value.detach()
+            y = self.function(z) if kept is None else kept.value
+            return [self._walk(engine, call, y, c, own=kept is None and y is not z)]
 
         out: Tensor = engine.reroute(call, value, [self.root.value], walk, alias=True)
         fresh = engine.tag(out)
