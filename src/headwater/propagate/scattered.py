@@ -51,7 +51,10 @@ def _shared(engine: Propagation, call: Call, counts: Tensor) -> Any:
             call.book("constant", product(results, cs[0]).masked_fill(counts > 0, 0.0))
 
     factors = counts.clamp(min=1)
-    gradient = lambda pull, cs: pull(None if cs[0] is None else cs[0] / factors)  # noqa: E731
+
+    def gradient(pull: Any, cs: Any) -> Any:
+        return pull(None if cs[0] is None else cs[0] / factors)
+
     return engine.local(call, gradient=gradient, causes=causes)
 
 
