@@ -55,9 +55,8 @@ def rotary(*sections: int, **more: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(sections), **more}}
 
 
-QWEN_TEXT = {**TEXT, **rotary(2, 3, 3)}
-GLM_TEXT = {**TEXT, **rotary(2, 3, 3)}
-_HALF_ROTARY = rotary(1, 1, 2, partialrotary_factor=0.5)
+SECTIONED = {**TEXT, **rotary(2, 3, 3)}
+_HALF_ROTARY = rotary(1, 1, 2, partial_rotary_factor=0.5)
 GLM_MOE = {**TEXT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, **_HALF_ROTARY}
 
 TEXTS: dict[str, Particular] = {
@@ -94,11 +93,11 @@ TEXTS: dict[str, Particular] = {
     "MinistralForCausalLM": Particular(TEXT),
     "NemotronForCausalLM": Particular(TEXT),
     "Qwen4ExpForCausalLM": Particular({**TEXT, **EXPERTS}),
-    "Qwen2VLTextModel": Particular(QWEN_TEXT),
-    "Qwen2_5_VLTextModel": Particular(QWEN_TEXT),
-    "Glm4vTextModel": Particular(GLM_TEXT),
+    "Qwen2VLTextModel": Particular(SECTIONED),
+    "Qwen2_5_VLTextModel": Particular(SECTIONED),
+    "Glm4vTextModel": Particular(SECTIONED),
     "Glm4vMoeTextModel": Particular(GLM_MOE),
-    "GlmImageTextModel": Particular({**GLM_TEXT, "vision_vocab_size": 128}),
+    "GlmImageTextModel": Particular({**SECTIONED, "vision_vocab_size": 128}),
     "XmodForCausalLM": Particular(
         {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "is_decoder": True,
          "default_language": "en_XX"}),

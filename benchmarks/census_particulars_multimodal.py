@@ -9,9 +9,8 @@ import torch
 from benchmarks.census_particulars import (
     END,
     GLM_MOE,
-    GLM_TEXT,
     IMAGE,
-    QWEN_TEXT,
+    SECTIONED,
     SOUND,
     START,
     TEXT,
@@ -60,9 +59,9 @@ def tower(features: int = 96) -> dict[str, Any]:
     return {"hidden_states": noise(16, features), "grid_thw": torch.tensor([[1, 4, 4]])}
 
 
-_QWEN = {"text_config": QWEN_TEXT, "vision_config": TOWER, **TOKENS}
+_QWEN = {"text_config": SECTIONED, "vision_config": TOWER, **TOKENS}
 _QWEN2 = {**_QWEN, "vision_config": {**TOWER, "hidden_size": 64}}
-_GLM = {"text_config": GLM_TEXT, "vision_config": {**TOWER, "intermediate_size": 64}, **TOKENS}
+_GLM = {"text_config": SECTIONED, "vision_config": {**TOWER, "intermediate_size": 64}, **TOKENS}
 _QFORMER: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "encoder_hidden_size": 32, "vocab_size": 128,
@@ -148,7 +147,7 @@ MULTIMODAL: dict[str, Particular] = {
         lambda: {"pixel_values": noise(16, 48), "grid_thw": torch.tensor([[1, 4, 4]]),
                  "merge_sizes": torch.tensor([2])}),
     "PaddleOCRVLForConditionalGeneration": Particular(
-        {"text_config": QWEN_TEXT, "vision_config": {**EYE, "spatial_merge_size": 2}, **TOKENS},
+        {"text_config": SECTIONED, "vision_config": {**EYE, "spatial_merge_size": 2}, **TOKENS},
         lambda: {**in_patches(), "pixel_values": noise(16, 3, 4, 4)}),
     "Glm4vForConditionalGeneration": Particular(_GLM, in_patches),
     "Glm46VForConditionalGeneration": Particular(_GLM, in_patches),
@@ -256,7 +255,7 @@ MULTIMODAL: dict[str, Particular] = {
         {"vision_config": {"architecture": "fastvit_t8", "model_args": {"inference_mode": True}, "hidden_size": 768},
          "text_config": {"model_type": "qwen2", **TEXT}, **TOKENS}, lambda: picture(4, noise(1, 3, 64, 64))),
     "GlmImageModel": Particular(
-        {"text_config": {**GLM_TEXT, "vision_vocab_size": 128}, "vision_config": {**TOWER, "spatial_merge_size": 1},
+        {"text_config": {**SECTIONED, "vision_vocab_size": 128}, "vision_config": {**TOWER, "spatial_merge_size": 1},
          "vq_config": {"embed_dim": 32, "num_embeddings": 16, "latent_channels": 32}, **TOKENS},
         lambda: {"input_ids": ids(1, 7)}),
     "CohereCompassForConditionalGeneration": Particular(
@@ -275,11 +274,11 @@ MULTIMODAL: dict[str, Particular] = {
          "vision_config": {**EYE, "image_size": 32}, **TOKENS},
         lambda: picture(4, noise(1, 3, 32, 32)), cut=False),
     "Qwen2_5OmniThinkerForConditionalGeneration": Particular(
-        {"text_config": QWEN_TEXT, "vision_config": {**TOWER, "window_size": 8, "fullatt_block_indexes": [1]},
+        {"text_config": SECTIONED, "vision_config": {**TOWER, "window_size": 8, "fullatt_block_indexes": [1]},
          "audio_config": {**_EAR, "n_window": 50}, **TOKENS, "audio_token_index": SOUND},
         lambda: _seen_and_heard(25)),
     "Qwen3OmniMoeThinkerForConditionalGeneration": Particular(
-        {"text_config": {**QWEN_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        {"text_config": {**SECTIONED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
          "vision_config": TOWER, "audio_config": {**_EAR, "n_window": 50}, **TOKENS, "audio_token_id": SOUND},
         lambda: _seen_and_heard(13)),
     "PI0ForConditionalGeneration": Particular(

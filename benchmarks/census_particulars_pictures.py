@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.census_particulars import GLM_MOE, QWEN_TEXT, SOUND, TEXT, Particular, ids, noise
+from benchmarks.census_particulars import GLM_MOE, SECTIONED, SOUND, TEXT, Particular, ids, noise
 from benchmarks.census_particulars_multimodal import (
     EYE,
     FLAT_EYE,
@@ -81,9 +81,9 @@ PICTURES: dict[str, Particular] = {
          **TOKENS},
         lambda: {**_image(4), "decoder_input_ids": ids(1, 5)}),
     "Qwen3VLForConditionalGeneration": Particular(
-        {"text_config": QWEN_TEXT, "vision_config": TOWER, **TOKENS}, in_patches),
+        {"text_config": SECTIONED, "vision_config": TOWER, **TOKENS}, in_patches),
     "Qwen3VLMoeForConditionalGeneration": Particular(
-        {"text_config": {**QWEN_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        {"text_config": {**SECTIONED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
          "vision_config": TOWER, **TOKENS}, in_patches),
     "Exaone4_5_ForConditionalGeneration": Particular(
         {"text_config": {"model_type": "exaone4", **TEXT, "sliding_window": 8,
@@ -139,7 +139,7 @@ PICTURES: dict[str, Particular] = {
             4, noise(1, 16, 48), image_token_pooling=torch.arange(16).view(4, 4),
             image_grids=torch.tensor([[2, 2, 0, 0]]), image_num_crops=torch.tensor([1]))), cut=False),
     "Cosmos3OmniForConditionalGeneration": Particular(
-        {"text_config": QWEN_TEXT, "vision_config": TOWER, **TOKENS}, in_patches),
+        {"text_config": SECTIONED, "vision_config": TOWER, **TOKENS}, in_patches),
     "MistralLarge4ForConditionalGeneration": Particular(
         {"text_config": {**GLM_MOE, "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24,
                          "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "n_group": 1,
@@ -150,7 +150,7 @@ PICTURES: dict[str, Particular] = {
     "Qwen3ASRForConditionalGeneration": Particular(
         {"audio_config": {**_WHISPER, "n_window": 50, "output_dim": 64, "n_window_infer": 100, "conv_chunksize": 100,
                           "downsample_hidden_size": 8, "max_source_positions": 100},
-         "text_config": {"model_type": "qwen3", **QWEN_TEXT}, **_AUDIO},
+         "text_config": {"model_type": "qwen3", **SECTIONED}, **_AUDIO},
         lambda: _sound(13, 100, "input_features_mask"), cut=False),
     "MuseGlimmerForConditionalGeneration": Particular(
         {"text_config": {**TEXT, "layer_types": ["sliding_attention", "full_attention"], "layer_rope_theta": [1e4, 0]},

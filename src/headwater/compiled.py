@@ -70,11 +70,10 @@ class Explainer:
 
     def __call__(self, x: Any, target: Any = None) -> Explanation:
         """Explain ``x``; as :func:`headwater.explain`, which see for what is returned and raised."""
-        if self._prepared is not None:
-            with keeping(self.model, self._prepared):
-                return explain(self.model, x, target, **self.options)
-        assert self._recordings is not None, "it records, or keeps the weights"
-        return self._recordings.explain(self.model, x, target, self.options)
+        if self._recordings is not None:
+            return self._recordings.explain(self.model, x, target, self.options)
+        with keeping(self.model, self._prepared):
+            return explain(self.model, x, target, **self.options)
 
     @property
     def recorded(self) -> int:

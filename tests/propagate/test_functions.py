@@ -169,7 +169,11 @@ class Reversal(torch.autograd.Function):
 
 def test_differences_go_by_what_a_function_computes() -> None:
     layer, x = double(nn.Linear(4, 4)), torch.randn(3, 4, dtype=torch.float64)
-    model = lambda x: Reversal.apply(layer(x).tanh())  # noqa: E731
+
+    def model(x: Tensor) -> Tensor:
+        out: Tensor = Reversal.apply(layer(x).tanh())
+        return out
+
     e = hw.explain(model, x, target=1, method="deeplift")
     assert_same(e.relevance, hw.explain(lambda x: layer(x).tanh(), x, target=1, method="deeplift").relevance)
     turned = hw.explain(model, x, target=1, method="gradient").relevance

@@ -108,7 +108,10 @@ def test_an_operator_is_explained_as_what_it_is_short_for(name: str) -> None:
 def test_log_sum_exp_of_scores_in_the_thousands(axes: int | tuple[int, ...]) -> None:
     """In float32 ``exp(x - logsumexp(x))`` adds up to one only to 1e-4, of which relevance makes the thousandfold."""
     x = torch.randn(3, 4, 5, dtype=F64) - 4000.3
-    model = lambda x: x.logsumexp(axes).reshape(len(x), -1)  # noqa: E731
+
+    def model(x: Tensor) -> Tensor:
+        return x.logsumexp(axes).reshape(len(x), -1)
+
     exact = hw.explain(model, x, target=0).relevance
     e = hw.explain(model, x.float(), target=0, ledger=True)
     assert float((e.relevance - exact).abs().max() / exact.abs().max()) < 1e-3

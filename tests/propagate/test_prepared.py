@@ -141,6 +141,38 @@ def test_weights_that_are_made_anew_in_each_forward() -> None:
     assert not explainer._prepared._made
 
 
+def test_a_model_made_in_inference_mode() -> None:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
+        model = nn.Sequential(*layers).eval()
+    whole = hw.explain(model, images(3)).relevance
+    torch.testing.assert_close(hw.explain(model, images(3), batch_size=1).relevance, whole, rtol=1e-4, atol=1e-6)
+
+
+class Tied(nn.Module):
+    """The same weight and batch norm for a convolution and a transposed one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there, self.norm = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, 3, H, W]`` to ``[N, 3]``."""
+        x = torch.relu(self.norm(self.there(x)))
+        return self.norm(nn.functional.conv_transpose2d(x, self.there.weight, padding=1)).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("composite", ["default", "epsilon_alpha2_beta1"])
+def test_one_weight_in_two_directions(composite: str) -> None:
+    torch.manual_seed(0)
+    model = Tied().eval()
+    nn.init.uniform_(model.norm.running_var, 0.3, 3.0)
+    explainer = hw.Explainer(model, compile=False, **options(composite))
+    wanted = hw.explain(model, images(), **options(composite)).relevance
+    torch.testing.assert_close(explainer(images()).relevance, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_batches_and_single_samples_agree(block: nn.Module) -> None:
     whole = hw.explain(block, images(5)).relevance
     torch.testing.assert_close(hw.explain(block, images(5), batch_size=2).relevance, whole, rtol=1e-4, atol=1e-6)

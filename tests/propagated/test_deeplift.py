@@ -363,14 +363,21 @@ def _lowest(f: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", DEPENDING)
 def test_constants_that_differ_at_the_two_points_sum_to_delta(name: str, rule: str) -> None:
     layer, x = double(nn.Linear(6, 6), 0.6), draw(4, 6)
-    model = lambda x: DEPENDING[name](layer, x)  # noqa: E731
+
+    def model(x: Tensor) -> Tensor:
+        return DEPENDING[name](layer, x)
+
     e = hw.explain(model, x, target=score, method="deeplift", baselines=draw(4, 6, key=5), rule=rule)
     assert_complete(e)
 
 
 def test_layers_chosen_by_the_input_are_another_path() -> None:
     one, other = double(nn.Linear(6, 6)), double(nn.Linear(6, 6))
-    model = lambda x: one(x) if x.sum() > 0 else other(x)  # noqa: E731
+
+    def model(x: Tensor) -> Tensor:
+        scores: Tensor = one(x) if x.sum() > 0 else other(x)
+        return scores
+
     x = draw(1, 6).abs()
     with pytest.raises(hw.UnsupportedModel, match="another path"):
         hw.explain(model, x, 0, "deeplift", baselines=-x)

@@ -82,7 +82,7 @@ class Affine:
         return before.linear if scale is None else before.linear * scale.view(self.map.channels(self.z))
 
     def _prepared(self, how: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        return self.call.engine.prepare(how, self._sources, make)
+        return self.call.engine.prepare((how, self.map.layout), self._sources, make)
 
     @property
     def weight(self) -> Tensor:

@@ -83,7 +83,7 @@ def _together(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _scripted(call: Callable[..., Any]) -> Callable[..., Any]:
     def run(function: torch.jit.ScriptFunction[Any, Any], *args: Any, **kwargs: Any) -> Any:
-        # What torch.jit.script compiled it from, which torch keeps for its own compiler; a traced function has none.
+        # What it was compiled from, or traced through: torch keeps that for its own compiler.
         written = getattr(function, "_torchdynamo_inline", None) if _explaining() else None
         return call(function, *args, **kwargs) if written is None else written(*args, **kwargs)
 

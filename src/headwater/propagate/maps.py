@@ -17,6 +17,7 @@ class LinearMap:
     scales = True  # the weight can be scaled by output channel
     by_shape = True  # to transpose it, the shape of the input is all that is looked at
     own_node = True  # the node that torch makes leads back by the same map, with nothing moved behind it
+    layout: Any = None  # where the outputs' channels lie in the weight, if that may differ
 
     def pair(self, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
         """Input and weight whose product is that of ``x`` with ``v`` plus that of ``y`` with ``w``."""
@@ -53,6 +54,11 @@ class ConvMap:
         self.options = (stride, padding, dilation, transposed, output_padding, groups)
 
     inputs, scales, own_node = 1, True, True
+
+    @property
+    def layout(self) -> Any:
+        """Which axis of the weight the output channels are on, and their groups."""
+        return self.options[3], self.options[5]
 
     @property
     def by_shape(self) -> bool:
@@ -134,6 +140,7 @@ class AnyMap:
     inputs = -1  # the last axis, where rules look for features
     scales = False  # no axis of the weight is known as that of the channels
     by_shape, own_node = True, False
+    layout: Any = None
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.forward = function

@@ -119,6 +119,6 @@ def unseen(tensor: Tensor, model: Any) -> str:
     """Text of the error for a tensor that an invisible operator made."""
     node = type(tensor.grad_fn).__name__ if tensor.grad_fn is not None else "unknown"
     return (
-        f"A tensor {describe_here(model)} was made by an operator that cannot be seen ({node}): a "
-        "custom autograd.Function, torch.vmap or an extension. Call its plain PyTorch version instead while explaining."
+        f"A tensor {describe_here(model)} was made by an operator that cannot be seen ({node}): a custom "
+        "autograd.Function, torch.vmap or an extension. Call its plain PyTorch version instead while explaining."
     )

@@ -36,10 +36,11 @@ class Prepared:
 
         Args:
             how: tells it from what else is made of these.
-            sources: what it is made of: parameters and buffers, or what was made of such; of others nothing is kept.
+            sources: what it is made of: parameters and buffers, or what was made of such; of others nothing is kept,
+                nor of such that were made in an inference mode.
             make: makes it. Nobody may write to the result.
         """
-        if any(id(t) not in self._own for t in sources):
+        if any(id(t) not in self._own or t.is_inference() for t in sources):  # the latter do not count their versions
             return make()
         key = (how, *map(id, sources))
         state = [(t.data_ptr(), t._version) for t in sources]

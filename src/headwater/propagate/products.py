@@ -263,7 +263,6 @@ def normalizer(engine: Propagation, call: Call) -> Any:
             out = call.func(*call.args, **call.kwargs)
     kept = None if known is not None else engine.keeper.keep(x if engine.differentiable else x.detach())
     whole, (shape, axes), eps = x.shape, groups(name, x, bound), bound["eps"]
-    grouped = shape != whole
     # Layer and RMS norm have a weight for each value of their last axes, the others one for each channel.
     per_channel = None if axes[0] < 0 else (1, -1, *[1] * (x.dim() - 2))
 
@@ -276,11 +275,8 @@ def normalizer(engine: Propagation, call: Call) -> Any:
         assert inverse is not None, "the operator or what was kept of its input tells the spread"
         inverse = inverse.to(c.dtype)
         # What was multiplied by a weight is a temporary of our own.
-        c = c if w is None else c * w
-        c = c.reshape(shape) if grouped else c
-        c = c * inverse if w is None else c.mul_(inverse)
-        c = c.sub_(c.mean(axes, keepdim=True)) if centred else c
-        return [c.reshape(whole) if grouped else c]
+        c = c.reshape(shape) * inverse if w is None else (c * w).reshape(shape).mul_(inverse)
+        return [(c.sub_(c.mean(axes, keepdim=True)) if centred else c).reshape(whole)]
 
     out = engine.reroute(call, out, [x], walk)
     call.release()  # the walk refers to the call, but needs none of its tensors
